@@ -18,7 +18,7 @@ use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags};
 use nix::sys::personality::{self, Persona};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::{ptrace, reboot};
 use nix::time::{ClockId, clock_gettime, clock_settime};
@@ -73,11 +73,11 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     ("ptrace_init", || Ok(ptrace::seize(Pid::from_raw(1), ptrace::Options::empty())?)),
     ("ptrace_parent", || Ok(ptrace::seize(unistd::getppid(), ptrace::Options::empty())?)),
     ("raise_rlimit", || {
-        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        Ok(setrlimit(Resource::RLIMIT_NOFILE, soft, hard.saturating_add(1))?)
+        let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
+        Ok(setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard.saturating_add(1))?)
     }),
     ("raw_socket", || {
-        socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), None)?;
+        socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Icmp)?;
         Ok(())
     }),
     ("read_kcore", || read("/proc/kcore")),
