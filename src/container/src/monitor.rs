@@ -77,13 +77,17 @@ pub enum RootfsSpec {
         upper: PathBuf,
         /// overlayfs's work folder, on the file system of `upper`.
         work: PathBuf,
+        /// Whether the upper layer need not survive a crash of the machine: spares its sync when it is unmounted, and
+        /// forbids to mount it again.
+        volatile: bool,
     },
 }
 
 /// From the parent to the monitor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToMonitor {
-    /// The first message. Descriptors beside it: the lock, then (optionally) a [`crate::StdioSocket`] of a first client.
+    /// The first message. Descriptors beside it: the lock, then
+    /// (optionally) a [`crate::StdioSocket`] of a first client, which need not say [`crate::Frame::Attach`].
     Begin(Box<MonitorSpec>),
     /// The network is connected: go on.
     Continue,

@@ -1,7 +1,7 @@
 //! The stdio of a container as its monitor offers it: a sequence of [`Frame`]s over a Unix socket.
 //!
 //! The socket is of type `SOCK_SEQPACKET`, so that one frame is one packet: a kind byte, then the payload.
-//! From client to monitor go [`Frame::Stdin`], [`Frame::StdinEnd`] and [`Frame::Resize`]; from monitor to
+//! From client to monitor go [`Frame::Attach`], [`Frame::Stdin`], [`Frame::StdinEnd`] and [`Frame::Resize`]; from monitor to
 //! client [`Frame::Stdout`], [`Frame::Stderr`], [`Frame::Started`] and at last [`Frame::Exited`] or
 //! [`Frame::Failed`], after which the monitor closes its end.
 
@@ -20,6 +20,8 @@ pub const FRAME_BYTES: usize = 64 * 1024;
 /// What one packet says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Frame<'a> {
+    /// From here on this client wants the container's output; one that never asks hears only of start and end.
+    Attach,
     /// Bytes for the container's standard input.
     Stdin(&'a [u8]),
     /// No more standard input will come from this client.
@@ -61,6 +63,7 @@ const STDERR: u8 = 4;
 const STARTED: u8 = 5;
 const EXITED: u8 = 6;
 const FAILED: u8 = 7;
+const ATTACH: u8 = 8;
 
 /// One end of a connection that carries frames.
 #[derive(Debug)]
@@ -97,6 +100,7 @@ impl StdioSocket {
         let (head_len, payload): (usize, std::borrow::Cow<'_, [u8]>) = match frame {
             Frame::Stdin(bytes) => (kind(&mut head, STDIN), (*bytes).into()),
             Frame::StdinEnd => (kind(&mut head, STDIN_END), (&[][..]).into()),
+            Frame::Attach => (kind(&mut head, ATTACH), (&[][..]).into()),
             Frame::Stdout(bytes) => (kind(&mut head, STDOUT), (*bytes).into()),
             Frame::Stderr(bytes) => (kind(&mut head, STDERR), (*bytes).into()),
             Frame::Resize { rows, cols } => {
@@ -144,6 +148,7 @@ impl StdioSocket {
         let frame = match *kind {
             STDIN => Frame::Stdin(payload),
             STDIN_END => Frame::StdinEnd,
+            ATTACH => Frame::Attach,
             STDOUT => Frame::Stdout(payload),
             STDERR => Frame::Stderr(payload),
             RESIZE => {
@@ -214,6 +219,7 @@ mod tests {
         let frames = [
             Frame::Stdin(b"abc"),
             Frame::StdinEnd,
+            Frame::Attach,
             Frame::Resize { rows: 24, cols: 300 },
             Frame::Stdout(b""),
             Frame::Stderr(b"\0\n"),
