@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::NetworkError;
+use crate::state::StateLock;
 
 /// Where the programs are looked for besides `PATH`, which often lacks these for non-login shells.
 const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
@@ -24,17 +25,20 @@ impl Iptables {
 
     /// Applies a script to what is there, each table at once or not at all. Waits for the
     /// xtables lock as long as another program holds it.
-    pub(crate) fn restore(&self, script: &str) -> Result<(), NetworkError> {
+    ///
+    /// The program inherits our own lock, as its unused standard output: if this process is killed,
+    /// whoever cleans up after it waits until the orphan has changed what it was told to.
+    pub(crate) fn restore(&self, lock: &StateLock, script: &str) -> Result<(), NetworkError> {
         let program = self.program("-restore")?;
         let mut command = Command::new(&program);
-        command.args(["--noflush", "-w"]).stdin(Stdio::piped());
+        command.args(["--noflush", "-w"]).stdin(Stdio::piped()).stdout(lock.share()?);
         run(&program, &mut command, script).map(|_| ())
     }
 
     /// The rules of every table in use.
     pub(crate) fn save(&self) -> Result<String, NetworkError> {
         let program = self.program("-save")?;
-        let output = run(&program, Command::new(&program).stdin(Stdio::null()), "")?;
+        let output = run(&program, Command::new(&program).stdin(Stdio::null()).stdout(Stdio::piped()), "")?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -58,7 +62,7 @@ impl Iptables {
 
 fn run(program: &Path, command: &mut Command, input: &str) -> Result<Output, NetworkError> {
     let failed = |source| NetworkError::IptablesSpawn { program: program.to_owned(), source };
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+    let mut child = command.stderr(Stdio::piped()).spawn().map_err(failed)?;
     // A program that dies early leaves a broken pipe; what it said on standard error tells more.
     let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().map_err(failed)?;

@@ -125,7 +125,7 @@ impl Network {
             if ports.is_empty() {
                 return Ok(link);
             }
-            match self.iptables.restore(&RuleSet::publish(id, ports)) {
+            match self.iptables.restore(lock, &RuleSet::publish(id, ports)) {
                 Ok(()) => return Ok(link),
                 // Someone flushed our chains or jumps: everything anew.
                 Err(NetworkError::Iptables { message, .. }) => {
@@ -141,7 +141,7 @@ impl Network {
     async fn rebuild(&self, handle: &Handle, lock: &StateLock, ready: &str) -> Result<Link, NetworkError> {
         let link = bridge::ensure(handle, &self.config).await?;
         let saved = self.iptables.save()?;
-        self.iptables.restore(&self.rules.full(&self.ports.all()?, &saved))?;
+        self.iptables.restore(lock, &self.rules.full(&self.ports.all()?, &saved))?;
         // Not before the rules that make it safe.
         sysctl::allow_loopback_routes(&self.config.bridge)?;
         sysctl::enable_forwarding(&self.state, lock)?;
@@ -177,7 +177,7 @@ impl Network {
         let lock = self.state.lock()?;
         let published = !self.ports.of(id)?.is_empty();
         if published || self.leases.find(id)?.is_none() {
-            self.withdraw(id, published)?;
+            self.withdraw(&lock, id, published)?;
         }
         self.ports.release(&lock, id)?;
         drop(lock);
@@ -188,8 +188,8 @@ impl Network {
     }
 
     /// Removes the container's rules. Without a record of ports they are looked for.
-    fn withdraw(&self, id: &str, published: bool) -> Result<(), NetworkError> {
-        if published && self.iptables.restore(&RuleSet::withdraw(id)).is_ok() {
+    fn withdraw(&self, lock: &StateLock, id: &str, published: bool) -> Result<(), NetworkError> {
+        if published && self.iptables.restore(lock, &RuleSet::withdraw(id)).is_ok() {
             return Ok(());
         }
         let saved = match self.iptables.save() {
@@ -198,7 +198,7 @@ impl Network {
             saved => saved?,
         };
         match RuleSet::withdraw_found(id, &saved) {
-            Some(script) => self.iptables.restore(&script),
+            Some(script) => self.iptables.restore(lock, &script),
             None => Ok(()),
         }
     }
@@ -248,7 +248,7 @@ impl Network {
             match self.iptables.save() {
                 Ok(saved) => {
                     if let Some(script) = RuleSet::remove_all(&saved) {
-                        self.iptables.restore(&script)?;
+                        self.iptables.restore(&lock, &script)?;
                     }
                 }
                 // Without the program, no rule was ever made.

@@ -16,10 +16,19 @@ pub(crate) struct StateDir {
     root: PathBuf,
 }
 
-/// Held while records or rules change; released when dropped or when the process dies.
+/// Held while records or rules change; released when dropped or when the process dies, once those it
+/// was shared with have ended too.
 #[derive(Debug)]
 pub(crate) struct StateLock {
-    _file: File,
+    file: File,
+    path: PathBuf,
+}
+
+impl StateLock {
+    /// The lock for a child process: it stays taken until the child has ended too.
+    pub(crate) fn share(&self) -> Result<File, NetworkError> {
+        self.file.try_clone().map_err(|source| state_error("share lock", &self.path, source))
+    }
 }
 
 impl StateDir {
@@ -58,7 +67,7 @@ impl StateDir {
             .open(&path)
             .map_err(|source| state_error("open", &path, source))?;
         file.lock().map_err(|source| state_error("lock", &path, source))?;
-        Ok(StateLock { _file: file })
+        Ok(StateLock { file, path })
     }
 }
 
