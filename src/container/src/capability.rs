@@ -27,6 +27,9 @@ pub const DEFAULT: [Capability; 14] = [
     Capability::AuditWrite,
 ];
 
+/// The capability with the largest number that has a name here.
+const NEWEST: Capability = Capability::CheckpointRestore;
+
 /// Stands for every capability in `--cap-add` and `--cap-drop`.
 const ALL: &str = "ALL";
 
@@ -153,9 +156,8 @@ pub fn drop_bounding(wanted: &LinuxCapabilities) -> Result<(), CapabilityError> 
     for capability in held.difference(&wanted) {
         caps::drop(None, CapSet::Bounding, *capability).map_err(failed("drop a bounding capability"))?;
     }
-    let unknown = Capability::CheckpointRestore;
-    let unknown = to_kernel(unknown).index() + 1;
-    sys::capability::drop_bounding_from(unknown).map_err(|source| CapabilityError::Kernel {
+    let past_named = to_kernel(NEWEST).index() + 1;
+    sys::capability::drop_bounding_from(past_named).map_err(|source| CapabilityError::Kernel {
         operation: "drop bounding capabilities without a name",
         source: source.into(),
     })
@@ -229,5 +231,156 @@ impl fmt::Display for Listed<'_> {
         let mut names: Vec<String> = self.0.iter().map(ToString::to_string).collect();
         names.sort();
         f.write_str(&names.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn strings(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn names_are_read_in_any_spelling() {
+        for spelling in ["CAP_NET_ADMIN", "NET_ADMIN", "net_admin", "cap_Net_Admin", " NET_ADMIN "] {
+            assert_eq!(parse(spelling).unwrap(), Capability::NetAdmin, "{spelling}");
+        }
+        assert_eq!(name(Capability::NetAdmin), "CAP_NET_ADMIN");
+        for wrong in ["", "CAP_", "NETADMIN", "CAP_CAP_NET_ADMIN", "ALL"] {
+            let error = parse(wrong).expect_err(wrong).to_string();
+            assert!(error.starts_with(&format!("unknown capability {wrong:?}")), "{error}");
+            assert!(error.contains("use ALL or one of AUDIT_CONTROL, "), "{error}");
+        }
+        assert_eq!(all().len(), 41);
+        for capability in all() {
+            assert_eq!(parse(&name(capability)).unwrap(), capability);
+            assert_eq!(to_kernel(capability).to_string(), name(capability));
+        }
+    }
+
+    #[test]
+    fn additions_and_drops_come_to_what_docker_makes_of_them() {
+        let every = all();
+        let defaults: Capabilities = DEFAULT.into_iter().collect();
+        let check = |add: &[&str], drop: &[&str], expected: &Capabilities| {
+            let plan = CapabilityPlan::new(&strings(add), &strings(drop), &every).unwrap();
+            assert_eq!(
+                plan,
+                CapabilityPlan { granted: expected.clone(), missing: vec![] },
+                "+{add:?} -{drop:?}"
+            );
+        };
+        let with = |set: &Capabilities, more: &[Capability]| set.iter().chain(more).copied().collect();
+        let without = |set: &Capabilities, less: &[Capability]| {
+            set.iter().filter(|capability| !less.contains(capability)).copied().collect()
+        };
+        check(&[], &[], &defaults);
+        check(&["net_admin"], &[], &with(&defaults, &[Capability::NetAdmin]));
+        check(&["CHOWN"], &[], &defaults);
+        check(&[], &["CAP_CHOWN", "kill"], &without(&defaults, &[Capability::Chown, Capability::Kill]));
+        check(&[], &["SYS_ADMIN"], &defaults);
+        check(&["CHOWN"], &["CHOWN"], &defaults);
+        check(&["ALL"], &[], &every);
+        check(&["all"], &["SYS_ADMIN"], &without(&every, &[Capability::SysAdmin]));
+        check(&["ALL", "SYS_ADMIN"], &["SYS_ADMIN"], &without(&every, &[Capability::SysAdmin]));
+        check(&[], &["ALL"], &Capabilities::new());
+        check(&["CHOWN"], &["All"], &Capabilities::from([Capability::Chown]));
+        check(&["ALL"], &["ALL"], &every);
+    }
+
+    #[test]
+    fn what_the_machine_lacks_is_reported_or_refused() {
+        let host: Capabilities = &all() - &Capabilities::from([Capability::SysResource, Capability::Mknod]);
+        let plan = |add: &[&str], drop: &[&str]| CapabilityPlan::new(&strings(add), &strings(drop), &host);
+        let defaults = plan(&[], &[]).unwrap();
+        assert_eq!(defaults.missing, [Capability::Mknod]);
+        assert_eq!(defaults.granted.len(), DEFAULT.len() - 1);
+        let every = plan(&["ALL"], &[]).unwrap();
+        assert_eq!(every.missing, [Capability::Mknod, Capability::SysResource]);
+        assert_eq!(every.granted, host);
+        assert_eq!(plan(&["ALL"], &["MKNOD"]).unwrap().missing, [Capability::SysResource]);
+        let refused = plan(&["SYS_RESOURCE"], &[]).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("capability CAP_SYS_RESOURCE is not available on this machine"),
+            "{refused}"
+        );
+        assert!(plan(&["nonsense"], &[]).is_err());
+        assert!(plan(&[], &["nonsense"]).is_err());
+    }
+
+    #[test]
+    fn the_oci_form_leaves_inheritable_and_ambient_empty() {
+        let oci = CapabilityPlan::new(&[], &[], &all()).unwrap().to_oci();
+        let defaults: Capabilities = DEFAULT.into_iter().collect();
+        for set in [oci.bounding(), oci.permitted(), oci.effective()] {
+            assert_eq!(set.as_ref(), Some(&defaults));
+        }
+        for set in [oci.inheritable(), oci.ambient()] {
+            assert_eq!(set.as_ref(), Some(&Capabilities::new()));
+        }
+    }
+
+    /// Needs root. Capabilities belong to a thread, so a thread of its own is all a case takes.
+    fn applied(wanted: &LinuxCapabilities) -> [Capabilities; 5] {
+        let apply = || {
+            drop_bounding(wanted).unwrap();
+            keep_across_setuid().unwrap();
+            set(wanted).unwrap();
+            [CapSet::Bounding, CapSet::Permitted, CapSet::Effective, CapSet::Inheritable, CapSet::Ambient]
+                .map(|set| from_kernel(&caps::read(None, set).unwrap()))
+        };
+        thread::scope(|scope| scope.spawn(apply).join().unwrap())
+    }
+
+    #[test]
+    fn a_thread_ends_with_exactly_the_wanted_sets() {
+        let some = Capabilities::from([
+            Capability::Chown,
+            Capability::NetBindService,
+            Capability::CheckpointRestore,
+        ]);
+        let none = Capabilities::new();
+        let plan = CapabilityPlan { granted: some.clone(), missing: vec![] };
+        assert_eq!(
+            applied(&plan.to_oci()),
+            [some.clone(), some.clone(), some.clone(), none.clone(), none.clone()]
+        );
+        let nothing = CapabilityPlan { granted: none.clone(), missing: vec![] };
+        assert_eq!(applied(&nothing.to_oci()), [(); 5].map(|()| none.clone()));
+        let one = Capabilities::from([Capability::Chown]);
+        let ambient = LinuxCapabilitiesBuilder::default()
+            .bounding(some.clone())
+            .permitted(some.clone())
+            .effective(one.clone())
+            .inheritable(one.clone())
+            .ambient(one.clone())
+            .build()
+            .unwrap();
+        assert_eq!(applied(&ambient), [some.clone(), some, one.clone(), one.clone(), one]);
+    }
+
+    #[test]
+    fn a_capability_no_longer_held_is_an_error() {
+        let one = |capability| {
+            let plan = CapabilityPlan { granted: Capabilities::from([capability]), missing: vec![] };
+            plan.to_oci()
+        };
+        let twice = || {
+            set(&one(Capability::Chown)).unwrap();
+            set(&one(Capability::Kill)).unwrap_err().to_string()
+        };
+        let error = thread::scope(|scope| scope.spawn(twice).join().unwrap());
+        assert_eq!(error, "failed to set the effective capabilities");
+    }
+
+    #[test]
+    fn the_hosts_set_is_what_can_be_granted() {
+        let host = host().unwrap();
+        let plan = CapabilityPlan { granted: host.clone(), missing: vec![] };
+        assert_eq!(applied(&plan.to_oci())[1], host);
     }
 }

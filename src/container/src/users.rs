@@ -1,4 +1,4 @@
-//! Who a container's process is: an image's or `--user`'s "user[:group]", looked up in the texts of the
+//! Who a container's process is: an image's or `--user`'s `user[:group]`, looked up in the texts of the
 //! container's own /etc/passwd and /etc/group.
 //!
 //! The caller reads those files from inside the root filesystem and bounds their size; nothing here opens a file
@@ -217,11 +217,10 @@ webby:x:50:webby
 nofield:x:60
 ";
 
-    fn check(
-        spec: &str,
-        group_add: &[&str],
-        expected: Result<(u32, u32, &[u32], &str, Option<&str>), UserError>,
-    ) {
+    /// User, group, additional groups, home, name.
+    type Expected<'e> = (u32, u32, &'e [u32], &'e str, Option<&'e str>);
+
+    fn check(spec: &str, group_add: &[&str], expected: Result<Expected<'_>, UserError>) {
         let group_add: Vec<String> = group_add.iter().map(ToString::to_string).collect();
         let found = resolve(spec, PASSWD, GROUP, &group_add);
         let expected = expected.map(|(uid, gid, additional, home, name)| ResolvedUser {

@@ -61,7 +61,7 @@ pub fn load(path: &Path, bounding: &Capabilities) -> Result<LinuxSeccomp, Seccom
 
 /// As [`load`], of text that is already here; `kernel` is the one to decide `minKernel` by.
 pub fn parse(text: &str, bounding: &Capabilities, kernel: Kernel) -> Result<LinuxSeccomp, SeccompError> {
-    parse_named(text, Path::new(""), bounding, kernel)
+    parse_named(text, Path::new("(given as text)"), bounding, kernel)
 }
 
 fn parse_named(
@@ -226,5 +226,116 @@ impl Scope {
 
     fn arches(&self) -> &[String] {
         self.arches.as_deref().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCKER: &str = r#"{
+        "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "comment": "ours",
+        "archMap": [
+            {"architecture": "SCMP_ARCH_AARCH64", "subArchitectures": ["SCMP_ARCH_ARM"]},
+            {"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"]},
+            {"architecture": "SCMP_ARCH_RISCV64", "subArchitectures": null}
+        ],
+        "syscalls": [
+            {"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": null, "comment": "", "includes": {}, "excludes": {}},
+            {"name": "old", "action": "SCMP_ACT_ALLOW", "args": []},
+            {"names": ["admin"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["both"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN", "CAP_BPF"]}},
+            {"names": ["not_admin"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38, "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["future"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_TIME_TRAVEL"]}},
+            {"names": ["amd"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["amd64", "x32"]}},
+            {"names": ["arm"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["arm", "arm64"]}},
+            {"names": ["not_amd"], "action": "SCMP_ACT_ALLOW", "excludes": {"arches": ["amd64"]}},
+            {"names": ["since_6_1"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "6.1"}},
+            {"names": ["since_6_10"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "6.10"}},
+            {"names": ["until_6_1"], "action": "SCMP_ACT_ALLOW", "excludes": {"minKernel": "6.1"}},
+            {"names": ["clone"], "action": "SCMP_ACT_ALLOW",
+             "args": [{"index": 0, "value": 2114060288, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]}
+        ]
+    }"#;
+
+    #[test]
+    fn dockers_conditions_decide_which_rules_hold() {
+        let check = |capabilities: &[Capability], release: &str, expected: &[&str]| {
+            let kernel = Kernel::from_release(release).unwrap();
+            let profile = parse(DOCKER, &capabilities.iter().copied().collect(), kernel).unwrap();
+            let rules = profile.syscalls().as_ref().unwrap();
+            let names: Vec<&str> = rules.iter().flat_map(|rule| rule.names()).map(String::as_str).collect();
+            assert_eq!(names, expected, "{capabilities:?} {release}");
+            assert_eq!(
+                profile.architectures().as_deref(),
+                Some(&[Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32][..])
+            );
+            assert_eq!(profile.default_errno_ret(), Some(1));
+        };
+        check(&[], "6.1.0-13-amd64\n", &["read", "old", "not_admin", "amd", "since_6_1", "clone"]);
+        check(&[], "5.10-rc1", &["read", "old", "not_admin", "amd", "until_6_1", "clone"]);
+        check(&[], "6.18.44", &["read", "old", "not_admin", "amd", "since_6_1", "since_6_10", "clone"]);
+        check(&[Capability::SysAdmin], "6.1", &["read", "old", "admin", "amd", "since_6_1", "clone"]);
+        check(
+            &[Capability::SysAdmin, Capability::Bpf],
+            "6.1",
+            &["read", "old", "admin", "both", "amd", "since_6_1", "clone"],
+        );
+    }
+
+    #[test]
+    fn the_oci_form_comes_through_unchanged() {
+        let json = r#"{"defaultAction":"SCMP_ACT_TRACE","defaultErrnoRet":9,"architectures":["SCMP_ARCH_X86"],
+            "flags":["SECCOMP_FILTER_FLAG_LOG"],"listenerPath":"/run/l","listenerMetadata":"m",
+            "syscalls":[{"names":["read","write"],"action":"SCMP_ACT_ERRNO","errnoRet":5,
+                "args":[{"index":1,"value":18446744073709551615,"valueTwo":2,"op":"SCMP_CMP_GT"}]}]}"#;
+        let expected: LinuxSeccomp = serde_json::from_str(json).unwrap();
+        let kernel = Kernel { version: 6, patch_level: 1 };
+        assert_eq!(parse(json, &Capabilities::new(), kernel).unwrap(), expected);
+        // What we write ourselves reads back the same.
+        let ours = super::super::default_profile(&Capabilities::new());
+        let text = serde_json::to_string(&ours).unwrap();
+        assert_eq!(parse(&text, &Capabilities::new(), kernel).unwrap(), ours);
+    }
+
+    #[test]
+    fn a_named_file_is_read_or_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let check = |name: &str, content: Option<&[u8]>, expected: &str| {
+            let path = directory.path().join(name);
+            if let Some(content) = content {
+                fs::write(&path, content).unwrap();
+            }
+            let text = match load(&path, &Capabilities::new()) {
+                Ok(profile) => format!("loaded {}", profile.default_action()),
+                Err(error) => error.to_string(),
+            };
+            assert!(text.contains(expected), "{name}: {text}");
+        };
+        check("good", Some(br#"{"defaultAction":"SCMP_ACT_LOG"}"#), "loaded SCMP_ACT_LOG");
+        check("missing", None, "failed to read seccomp profile");
+        check(".", None, "failed to read seccomp profile");
+        check("empty", Some(b""), "is empty; give it a \"defaultAction\"");
+        check("braces", Some(b"{}"), "is empty");
+        check("binary", Some(b"\xff\xfe"), "failed to read");
+        check("text", Some(b"unconfined"), "failed to parse");
+    }
+
+    #[test]
+    fn releases_are_read() {
+        let check = |release: &str, expected: Option<(u32, u32)>| {
+            let found = Kernel::from_release(release).map(|kernel| (kernel.version, kernel.patch_level));
+            assert_eq!(found, expected, "{release}");
+        };
+        check("4.8", Some((4, 8)));
+        check("6.1.0-13-amd64", Some((6, 1)));
+        check("6.18.44-fc-v445\n", Some((6, 18)));
+        check("5.10-rc1", Some((5, 10)));
+        check("5.10+", Some((5, 10)));
+        check("6", None);
+        check("6.", None);
+        check("six.one", None);
+        check("", None);
+        assert!(Kernel::running().unwrap() >= Kernel { version: 3, patch_level: 0 });
     }
 }

@@ -62,6 +62,16 @@ impl Reference {
             .collect()
     }
 
+    /// The lines of the script that bear on one call.
+    fn about(&self, profile: &LinuxSeccomp, abi: usize, number: u32) -> String {
+        let known = self.names().into_iter().find(|known| (known.0, known.1) == (abi, number));
+        let name = known.map_or_else(String::new, |known| known.2);
+        let script = script(profile);
+        let lines =
+            script.lines().filter(|line| !line.starts_with("rule") || line.split(' ').nth(2) == Some(&name));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     fn program(&self, profile: &LinuxSeccomp) -> Vec<Instruction> {
         let mut child = self
             .command()
@@ -97,7 +107,9 @@ impl Reference {
         for (index, abi) in ABIS.into_iter().enumerate() {
             let table = rules.abi(abi);
             let last = table.and_then(|table| table.last);
-            for number in (0..600).chain([u32::MAX]) {
+            // The call -1 has no convention of its own; it is tried once, with the native one.
+            let no_call = (abi != Abi::X32).then_some(u32::MAX);
+            for number in (0..600).chain(no_call) {
                 let conditional = table
                     .and_then(|table| table.verdicts.get(number as usize))
                     .is_some_and(|verdict| matches!(verdict, Verdict::FirstOf(_)));
@@ -115,6 +127,10 @@ impl Reference {
                         if abi != Abi::X86_64 {
                             *arg &= u64::from(u32::MAX);
                         }
+                    }
+                    if abi == Abi::I386 && number == 117 {
+                        // ipc: the kernel selects by the lower 16 bits, as we do; libseccomp compares all.
+                        args[0] &= 0xffff;
                     }
                     let call = Call {
                         number: if abi == Abi::X32 { number | X32_BIT } else { number },
@@ -136,7 +152,7 @@ impl Reference {
                         found,
                         expected,
                         "{abi:?} {number} {args:#x?}: {found:#x}, libseccomp {expected:#x}, of\n{}",
-                        script(profile)
+                        self.about(profile, index, number)
                     );
                 }
             }
@@ -271,7 +287,7 @@ fn every_operator_and_action_agrees_with_libseccomp() {
     let actions = [
         (Action::ScmpActAllow, None),
         (Action::ScmpActErrno, None),
-        (Action::ScmpActErrno, Some(4095)),
+        (Action::ScmpActErrno, Some(4094)),
         (Action::ScmpActErrno, Some(0)),
         (Action::ScmpActKill, None),
         (Action::ScmpActKillThread, None),
@@ -331,7 +347,7 @@ fn several_rules_for_one_call_agree_with_libseccomp() {
         // Alternatives in rules of their own.
         (0..300).map(|value| rule("ioctl", allow, None, &[(1, ScmpCmpEq, value * 3, 0)])).collect(),
         (0..40)
-            .map(|value| rule("ioctl", allow, None, &[(1, ScmpCmpEq, value * 3 | (value % 3) << 32, 0)]))
+            .map(|value| rule("ioctl", allow, None, &[(1, ScmpCmpEq, value * 3 + ((value % 3) << 32), 0)]))
             .collect(),
         vec![
             rule("prctl", allow, None, &[(0, ScmpCmpEq, 1, 0)]),
@@ -349,6 +365,12 @@ fn several_rules_for_one_call_agree_with_libseccomp() {
         vec![],
     ];
     for rules in sets {
+        let wide = |arg: &LinuxSeccompArg| arg.value() > u64::from(u32::MAX);
+        if rules.iter().flat_map(|rule| rule.args().iter().flatten()).any(wide) {
+            // libseccomp would compare the lower half alone for the other conventions.
+            reference.compare(&profile(errno, &[], rules));
+            continue;
+        }
         for architectures in
             [&EVERY_ARCH[..0], &EVERY_ARCH[..1], &EVERY_ARCH[..2], &EVERY_ARCH[1..], &EVERY_ARCH]
         {
@@ -384,7 +406,9 @@ fn random_profiles_agree_with_libseccomp() {
             let (action, errno) = *random.pick(&actions);
             // Conditions of socketcall's and ipc's calls are where we are stricter than libseccomp on purpose.
             let plain = random.next(4) > 0 || rules::multiplexed(name);
-            for _ in 0..if plain { 1 } else { 1 + random.next(3) } {
+            // libseccomp 2.5.4 answers wrongly for some sets of rules that share an argument, so they are left to
+            // `random_conditions_mean_what_they_say`.
+            {
                 let mut args = Vec::new();
                 // A 32-bit convention looks at the lower half alone, so larger values would be truncated there.
                 let wide = architectures.iter().all(|arch| *arch == Arch::ScmpArchX86_64);
@@ -401,5 +425,56 @@ fn random_profiles_agree_with_libseccomp() {
             }
         }
         reference.compare(&profile(default, &architectures, rules));
+    }
+}
+
+#[test]
+fn random_conditions_mean_what_they_say() {
+    use Operator::*;
+    let operators = [ScmpCmpNe, ScmpCmpLt, ScmpCmpLe, ScmpCmpEq, ScmpCmpGe, ScmpCmpGt, ScmpCmpMaskedEq];
+    let holds = |arg: &LinuxSeccompArg, call: &Call| {
+        let (found, value) = (call.args[arg.index()], arg.value());
+        match arg.op() {
+            ScmpCmpNe => found != value,
+            ScmpCmpLt => found < value,
+            ScmpCmpLe => found <= value,
+            ScmpCmpEq => found == value,
+            ScmpCmpGe => found >= value,
+            ScmpCmpGt => found > value,
+            ScmpCmpMaskedEq => found & value == arg.value_two().unwrap(),
+        }
+    };
+    for seed in 0..300 {
+        let mut random = Random(seed);
+        let mut rules = Vec::new();
+        for errno in 2..2 + random.next(40) as u32 {
+            let mut args = Vec::new();
+            for index in 0..6 {
+                if random.next(4) == 0 || (index == 5 && args.is_empty()) {
+                    let value = *random.pick(&[0, 1, 2, 0x1_0000_0001, 0xffff_ffff, u64::MAX, 1 << 63]);
+                    let second = *random.pick(&[0, 1, 1 << 63]);
+                    // Few kinds of condition, so that runs of equalities come up too.
+                    let operator = if seed % 2 == 0 { ScmpCmpEq } else { *random.pick(&operators) };
+                    args.push((index, operator, value, second));
+                }
+            }
+            rules.push(rule("read", Action::ScmpActErrno, Some(errno), &args));
+        }
+        let profile = profile(Action::ScmpActAllow, &EVERY_ARCH, rules);
+        let program = compile(&profile).unwrap().program;
+        let samples = samples(&profile);
+        for number in [0, X32_BIT] {
+            for _ in 0..300 {
+                let args = [(); 6].map(|()| *random.pick(&samples));
+                let call = Call { number, args, ..Call::default() };
+                let matching = profile
+                    .syscalls()
+                    .iter()
+                    .flatten()
+                    .find(|rule| rule.args().iter().flatten().all(|arg| holds(arg, &call)));
+                let expected = matching.map_or(0x7fff_0000, |rule| 0x5_0000 | rule.errno_ret().unwrap());
+                assert_eq!(run(&program, &call), expected, "{call:x?}\n{}", script(&profile));
+            }
+        }
     }
 }
