@@ -110,7 +110,7 @@ pub trait Hierarchy: std::fmt::Debug {
     fn version(&self) -> &'static str;
     /// A fresh handle of the hierarchy for `cgroups-rs`.
     fn handle(&self) -> Box<dyn cgroups_rs::Hierarchy>;
-    /// The controllers out of [`CONTROLLERS`] that this machine has, by their names in `cgroups-rs`.
+    /// The controllers a container gets a cgroup in that this machine has, by their names in `cgroups-rs`.
     fn controllers(&self) -> Vec<String>;
     /// Every folder of the cgroup `path`, one a controller on v1, one in all on v2.
     fn folders(&self, path: &str) -> Vec<PathBuf>;

@@ -30,6 +30,11 @@ impl V1 {
         V1 { mounts }
     }
 
+    /// Controller and mount point of each.
+    pub fn mounts(&self) -> &[(&'static str, PathBuf)] {
+        &self.mounts
+    }
+
     fn folder(&self, controller: &str, path: &str) -> Option<PathBuf> {
         self.mounts.iter().find(|(name, _)| *name == controller).map(|(_, mount)| mount.join(path))
     }

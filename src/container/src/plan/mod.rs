@@ -125,7 +125,7 @@ impl Plan {
             cgroup: cgroup_path(linux)?,
             resources: linux.resources().clone(),
             seccomp: linux.seccomp().as_ref().map(seccomp::compile).transpose()?,
-            process: ProcessPlan::from_spec(process)?,
+            process: ProcessPlan { parent_death_kills: true, ..ProcessPlan::from_spec(process)? },
         })
     }
 }

@@ -28,6 +28,8 @@ pub struct ProcessPlan {
     pub oom_score_adj: Option<i32>,
     /// Whether it has a terminal.
     pub terminal: bool,
+    /// Whether it is killed when its parent dies: so is the first process of a container.
+    pub parent_death_kills: bool,
 }
 
 /// Who a process is.
@@ -118,6 +120,7 @@ impl ProcessPlan {
                 .collect(),
             oom_score_adj: process.oom_score_adj(),
             terminal: process.terminal() == Some(true),
+            parent_death_kills: false,
         })
     }
 }
