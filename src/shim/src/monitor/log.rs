@@ -85,7 +85,8 @@ mod tests {
         log.append(Stream::Stdout, b"one\ntwo\r\n\npart");
         log.append(Stream::Stderr, b"ial\n");
         let text = std::fs::read_to_string(&path).expect("read");
-        let entries: Vec<&str> = text.lines().map(|line| line.split_once(' ').expect("a time").1).collect();
+        let entries: Vec<&str> =
+            text.split_terminator('\n').map(|line| line.split_once(' ').expect("a time").1).collect();
         assert_eq!(entries, ["stdout F one", "stdout F two\r", "stdout F ", "stdout P part", "stderr F ial"]);
         let time = text.split(' ').next().expect("a time");
         assert_eq!(time.len(), "2026-11-22T08:00:00.123456789Z".len());

@@ -49,10 +49,10 @@ fn open(root: &Rootfs, path: &Path) -> Result<Option<OwnedFd>, Failure> {
     }
 }
 
-fn cached<'a>(
-    slot: &'a mut Option<OwnedFd>,
+fn cached(
+    slot: &mut Option<OwnedFd>,
     make: impl FnOnce() -> Result<OwnedFd, Failure>,
-) -> Result<&'a OwnedFd, Failure> {
+) -> Result<&OwnedFd, Failure> {
     match slot {
         Some(made) => Ok(made),
         None => Ok(slot.insert(make()?)),
