@@ -1,0 +1,161 @@
+//! `create`: a container's bundle, everything of it but a process.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use container::capability::{self, CapabilityPlan};
+use image::Image;
+use jiff::Timestamp;
+
+use crate::error::{FileContext, RuntimeError};
+use crate::layout::make_private;
+use crate::lifeline::LifeLine;
+use crate::oci::Surroundings;
+use crate::options::{ContainerOptions, MountOption, NetworkMode};
+use crate::record::{self, Owner, Record};
+use crate::rootfs::RootfsDriver;
+use crate::runtime::Runtime;
+use crate::view::ContainerView;
+use crate::{check, id, init_layer, names, oci, process, signal};
+
+/// A complete container whose life-line is in our hand.
+#[derive(Debug)]
+pub(crate) struct Created {
+    pub(crate) record: Record,
+    pub(crate) line: LifeLine,
+}
+
+impl Runtime {
+    /// Makes a container without starting it.
+    ///
+    /// # Errors
+    /// Options that cannot be had, a name that is taken, and what the file system refuses; nothing is left then.
+    pub fn create(&self, options: ContainerOptions, image: &Image) -> Result<ContainerView, RuntimeError> {
+        let create = || {
+            self.reap()?;
+            let Created { record, line } = self.create_held(options, image)?;
+            // Nothing of it is outside its bundle.
+            line.finish()?;
+            self.find(&record.id)
+        };
+        create().map_err(RuntimeError::at_start)
+    }
+
+    /// Makes a container and keeps its life-line. What fails half way is undone.
+    pub(crate) fn create_held(
+        &self,
+        options: ContainerOptions,
+        image: &Image,
+    ) -> Result<Created, RuntimeError> {
+        check::container(&options)?;
+        let args = process::args(&options, &image.config)?;
+        let host = capability::host()?;
+        let plan = CapabilityPlan::new(&options.cap_add, &options.cap_drop, &host)?;
+        if !plan.missing.is_empty() {
+            tracing::warn!(missing = ?plan.missing, "capabilities that containers usually have are not available");
+        }
+
+        let id = id::new_id()?;
+        let tracer = self.tracer(&id);
+        let mut step = tracer.step("runtime", "container.create");
+        let line = LifeLine::create(&self.layout.run_dir(&id))?;
+        match self.fill_bundle(&id, options, image, args, &plan) {
+            Ok(record) => {
+                step.fact("name", &record.name).fact("image", &record.image_id);
+                Ok(Created { record, line })
+            }
+            Err(error) => {
+                drop(step);
+                // The first error is the one to tell.
+                if let Err(error) = self.discard(line, &id) {
+                    tracing::warn!(id, %error, "failed to undo a failed creation");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes everything of the bundle, the record last.
+    fn fill_bundle(
+        &self,
+        id: &str,
+        options: ContainerOptions,
+        image: &Image,
+        args: Vec<String>,
+        plan: &CapabilityPlan,
+    ) -> Result<Record, RuntimeError> {
+        let bundle = self.layout.bundle(id);
+        make_private(bundle.path()).file("create", bundle.path())?;
+        let name = names::take(&self.layout, options.name.as_deref(), id)?;
+        self.make_sources(&options.mounts)?;
+        let hostname = hostname(&options, id)?;
+        init_layer::make(&bundle.init_layer(), options.network, &hostname)?;
+        let rootfs = RootfsDriver::choose()?.prepare(&bundle, self.images(), image)?;
+        let process = process::first(&options, &image.config, args.clone(), &hostname, plan.to_oci());
+        let spec = oci::spec(
+            &options,
+            process,
+            plan,
+            &Surroundings {
+                id,
+                rootfs: bundle.rootfs(),
+                hostname: &hostname,
+                cgroup_parent: &self.config.cgroup_parent,
+                limits_swap: container::cgroup::limits_swap(),
+                volume_data: &|name| self.layout.volume_data(name),
+            },
+        )?;
+        record::write(&bundle.config(), &spec, !options.remove)?;
+        let stop_signal = image.config.config().as_ref().and_then(|config| config.stop_signal().as_deref());
+        let record = Record {
+            id: id.to_owned(),
+            name,
+            owner: Owner::User,
+            image_id: image.id.clone(),
+            options,
+            args,
+            created: Timestamp::now(),
+            stop_signal: stop_signal.and_then(signal::number).unwrap_or(signal::TERM),
+            hostname,
+            rootfs,
+        };
+        record.write(&bundle)?;
+        Ok(record)
+    }
+
+    /// Makes volumes, and folders of the host that are to be bound and do not exist, as `docker run -v` does.
+    fn make_sources(&self, mounts: &[MountOption]) -> Result<(), RuntimeError> {
+        for mount in mounts {
+            match mount {
+                MountOption::Bind { source, .. } if !exists(source)? => {
+                    fs::create_dir_all(source).file("create", source)?;
+                }
+                MountOption::Volume { name, .. } => {
+                    let data: PathBuf = self.layout.volume_data(name);
+                    if let Some(volume) = data.parent() {
+                        make_private(volume).file("create", volume)?;
+                    }
+                    fs::create_dir_all(&data).file("create", &data)?;
+                }
+                MountOption::Bind { .. } | MountOption::Tmpfs { .. } => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn exists(path: &Path) -> Result<bool, RuntimeError> {
+    fs::exists(path).file("inspect", path)
+}
+
+/// As docker: the short id, but on the host's network the host's own.
+fn hostname(options: &ContainerOptions, id: &str) -> Result<String, RuntimeError> {
+    match (&options.hostname, options.network) {
+        (Some(hostname), _) => Ok(hostname.clone()),
+        (None, NetworkMode::Host) => {
+            let path = Path::new("/proc/sys/kernel/hostname");
+            Ok(fs::read_to_string(path).file("read", path)?.trim().to_owned())
+        }
+        (None, NetworkMode::Bridge | NetworkMode::None) => Ok(id[..12].to_owned()),
+    }
+}

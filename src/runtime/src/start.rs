@@ -1,0 +1,188 @@
+//! `run`: a new container brought up, in the order that lets whoever is killed on the way be cleaned up after.
+//!
+//! bundle and life-line, monitor (which shares the life-line from its first message), network, command. Whatever
+//! fails, nothing is left: not the container either.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use api::trace::Tracer;
+use container::StdioSocket;
+use container::cgroup::Cgroup;
+use container::monitor::{MonitorSpec, StageReport};
+use image::Image;
+use jiff::Timestamp;
+use network::AttachSpec;
+
+use crate::create::Created;
+use crate::error::{FileContext, RuntimeError};
+use crate::monitor::{Held, Monitor, Progress};
+use crate::options::{ContainerOptions, NetworkMode};
+use crate::record::{self, Record, StartRecord};
+use crate::runtime::Runtime;
+use crate::{init_layer, oci};
+
+/// A container whose command runs.
+#[derive(Debug)]
+pub struct RunningContainer {
+    /// Its id.
+    pub id: String,
+    /// The pid of its first process, in our pid namespace.
+    pub pid: i32,
+    /// Its stdio, when it was run attached.
+    pub stdio: Option<StdioSocket>,
+}
+
+impl Runtime {
+    /// Makes a container and starts it. Attached, the caller gets its stdio and calls [`Runtime::cleanup`] when it
+    /// has ended; detached (or when this process ends before that), its monitor sees to that.
+    ///
+    /// # Errors
+    /// What [`Runtime::create`] refuses; what the network refuses; [`RuntimeError::FailedStart`] when the shim could
+    /// not bring it up. Nothing is left then.
+    pub fn run(
+        &self,
+        options: ContainerOptions,
+        image: &Image,
+        attached: bool,
+    ) -> Result<RunningContainer, RuntimeError> {
+        let run = || {
+            self.reap()?;
+            let created = self.create_held(options, image)?;
+            self.start(created, attached)
+        };
+        run().map_err(RuntimeError::at_start)
+    }
+
+    fn start(&self, created: Created, attached: bool) -> Result<RunningContainer, RuntimeError> {
+        let Created { record, line } = created;
+        let id = record.id.clone();
+        let tracer = self.tracer(&id);
+        let mut step = tracer.step("runtime", "container.start");
+        let spawned = self.spawn_monitor(&record, &tracer);
+        let monitor = match spawned {
+            Ok(monitor) => monitor,
+            Err(error) => {
+                drop(step);
+                self.give_up(None, line, &id);
+                return Err(error);
+            }
+        };
+        match self.bring_up(&monitor, &record, &line, attached, &tracer) {
+            Ok((pid, stdio)) => {
+                step.fact("pid", pid);
+                if attached {
+                    self.held().insert(id.clone(), Held { monitor, line });
+                }
+                Ok(RunningContainer { id, pid, stdio })
+            }
+            Err(error) => {
+                drop(step);
+                self.give_up(Some(monitor), line, &id);
+                Err(error)
+            }
+        }
+    }
+
+    fn spawn_monitor(&self, record: &Record, tracer: &Tracer) -> Result<Monitor, RuntimeError> {
+        let bundle = self.layout.bundle(&record.id);
+        if !record.options.remove {
+            record::write(&bundle.start(), &StartRecord { time: Timestamp::now() }, false)?;
+        }
+        let _step = tracer.step("runtime", "monitor.spawn");
+        Monitor::spawn(&self.config.shim, &record.id, &bundle.monitor_log())
+    }
+
+    /// Talks the monitor through the start.
+    fn bring_up(
+        &self,
+        monitor: &Monitor,
+        record: &Record,
+        line: &crate::lifeline::LifeLine,
+        attached: bool,
+        tracer: &Tracer,
+    ) -> Result<(i32, Option<StdioSocket>), RuntimeError> {
+        let pair = || {
+            StdioSocket::pair().map_err(|source| RuntimeError::Monitor {
+                operation: "connect to",
+                id: record.id.clone(),
+                source,
+            })
+        };
+        let (ours, theirs) =
+            if attached { pair().map(|(one, other)| (Some(one), Some(other)))? } else { (None, None) };
+        monitor.begin(self.monitor_spec(record, line.run_dir())?, line, theirs)?;
+        let log = self.layout.bundle(&record.id).monitor_log();
+        loop {
+            match monitor.next(&log)? {
+                Progress::Namespaces { pid } => {
+                    self.connect(record, pid, tracer)?;
+                    monitor.go_on()?;
+                }
+                Progress::Stage(report) => trace_stage(tracer, report),
+                Progress::Started { pid } => return Ok((pid, ours)),
+            }
+        }
+    }
+
+    fn monitor_spec(&self, record: &Record, run_dir: &Path) -> Result<MonitorSpec, RuntimeError> {
+        let bundle = self.layout.bundle(&record.id);
+        let word = |word: &std::ffi::OsString| {
+            word.to_str().map(str::to_owned).ok_or_else(|| {
+                RuntimeError::option("clean-up command", format!("{} is not UTF-8", word.display()))
+            })
+        };
+        Ok(MonitorSpec {
+            id: record.id.clone(),
+            bundle: bundle.path().to_owned(),
+            run_dir: run_dir.to_owned(),
+            rootfs: record.rootfs.clone(),
+            log_path: bundle.log(),
+            exit_path: bundle.exit(),
+            sync_exit: !record.options.remove,
+            stdin: record.options.interactive,
+            cleanup_command: self.config.cleanup_command.iter().map(word).collect::<Result<_, _>>()?,
+            wait_for_network: record.options.network == NetworkMode::Bridge,
+        })
+    }
+
+    /// Connects the network namespace of the waiting process `pid`.
+    fn connect(&self, record: &Record, pid: i32, tracer: &Tracer) -> Result<(), RuntimeError> {
+        let id = &record.id;
+        let mut step = tracer.step("runtime", "network.attach");
+        let path = format!("/proc/{pid}/ns/net");
+        let netns = File::open(&path).file("open", Path::new(&path))?;
+        // From here on clean-up looks at the network.
+        let mark = self.layout.network_mark(id);
+        File::create(&mark).file("create", &mark)?;
+        let ports = record.options.ports.clone();
+        let attachment = self.network()?.attach(id, netns.as_fd(), &AttachSpec { ports })?;
+        step.fact("ip", attachment.ip).fact("interface", &attachment.host_interface);
+        record::write(&self.layout.network_record(id), &attachment, false)?;
+        let layer = self.layout.bundle(id).init_layer();
+        init_layer::write_address(&layer, attachment.ip, &record.hostname)
+    }
+
+    /// Undoes a start that failed. The first error is the one to tell, so those met here are only logged; what
+    /// they leave, the next [`Runtime::reap`] finds.
+    fn give_up(&self, monitor: Option<Monitor>, line: crate::lifeline::LifeLine, id: &str) {
+        let undo = || {
+            if let Some(monitor) = monitor {
+                // Its container first: a monitor without one has nothing left to do.
+                Cgroup::at(&oci::cgroup_path(&self.config.cgroup_parent, id))?.kill_all()?;
+                monitor.release()?;
+            }
+            self.discard(line, id)
+        };
+        if let Err(error) = undo() {
+            tracing::warn!(id, %error, "failed to undo a failed start");
+        }
+    }
+}
+
+fn trace_stage(tracer: &Tracer, report: StageReport) {
+    let began = UNIX_EPOCH + Duration::from_nanos(report.began_ns);
+    tracer.record("shim", &report.step, began, Duration::from_nanos(report.took_ns), report.facts);
+}
