@@ -1,1 +1,39 @@
-//! image
+//! Images: what they are called, where they come from, and their files on this machine.
+//!
+//! ```text
+//! Reference ──> Registries ──> registry client ──> manifest, configuration (checked)
+//!                                    │
+//!                                    └─ layers ──> decompress ──> unpack ──> ImageStore
+//! ```
+//!
+//! - [`reference`]: `registry/namespace/name:tag@digest`, by the distribution specification.
+//! - [`registries`], [`credentials`]: how a registry is reached, and as whom.
+//! - `registry`: one endpoint; `manifest`: the documents, bounded and checked.
+//! - [`pull`](ImageStore::pull): layers in parallel, each digested, decompressed and unpacked as it comes.
+//! - [`unpack`]: a layer's archive into an overlayfs layer, by descriptor only.
+//! - [`store`]: content by digest, layers by chain id, names on top; safe for many processes.
+//!
+//! Nothing in an image is ever control input: names, links and attributes only select what is inside.
+
+#![forbid(unsafe_code)]
+
+pub mod credentials;
+pub mod digest;
+pub mod error;
+mod manifest;
+pub mod platform;
+pub mod progress;
+mod pull;
+pub mod reference;
+pub mod registries;
+mod registry;
+pub mod store;
+pub mod unpack;
+
+pub use digest::Digest;
+pub use error::ImageError;
+pub use platform::Platform;
+pub use progress::{LayerState, PullProgress, Silent};
+pub use pull::PullOptions;
+pub use reference::Reference;
+pub use store::{Image, ImageStore, ImageSummary, Removed};

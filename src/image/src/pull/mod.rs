@@ -1,0 +1,167 @@
+//! Pulling an image: resolve its name, fetch and unpack the layers that are missing, make it visible.
+
+mod chunks;
+mod decompress;
+mod layers;
+mod resolve;
+
+use std::sync::Arc;
+
+use api::trace::Tracer;
+use jiff::Timestamp;
+
+use self::layers::LayerPlan;
+use self::resolve::Resolved;
+use crate::digest::Digest;
+use crate::error::{ImageError, Result};
+use crate::platform::Platform;
+use crate::progress::PullProgress;
+use crate::reference::Reference;
+use crate::registries::Registries;
+use crate::store::record::{ImageRecord, LayerRecord};
+use crate::store::work::Work;
+use crate::store::{Image, ImageStore, layer, layout, lock::Lock};
+use crate::unpack::Limits;
+
+/// How an image is pulled.
+#[derive(Debug, Clone)]
+pub struct PullOptions {
+    /// The platform to pull for; the host's when none is given.
+    pub platform: Option<Platform>,
+    /// How many layers are fetched and unpacked at once.
+    pub parallel: usize,
+    /// How much one layer may be.
+    pub limits: Limits,
+}
+
+impl Default for PullOptions {
+    fn default() -> Self {
+        PullOptions { platform: None, parallel: 3, limits: Limits::default() }
+    }
+}
+
+impl ImageStore {
+    /// Pulls what a reference stands for at its registry, or at the first mirror that has it, and gives it
+    /// that name here.
+    ///
+    /// Layers that are here already, or that another process is making, are not fetched. When it fails, or is
+    /// dropped, only layers that are complete and verified remain, for the next attempt.
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: &dyn PullProgress,
+        tracer: &Tracer,
+    ) -> Result<Image> {
+        let registries = Registries::read(&self.config_root)?;
+        let name = reference.to_string();
+        progress.resolving(&name);
+        let resolved = resolve::resolve(&registries, reference, options, tracer).await?;
+        self.layout.prepare()?;
+
+        let plans = layers::plan(&resolved);
+        for (index, plan) in plans.iter().enumerate() {
+            progress.layer(index, &plan.layer.digest, plan.layer.size);
+        }
+        let needs = needs(&resolved, &plans);
+        let work = Arc::new(Work::begin(&self.layout, needs)?);
+        let documents = self.write_documents(&resolved, &work)?;
+        let facts = layers::fetch(&self.layout, &work, &resolved, &plans, options, progress, tracer).await?;
+
+        let mut step = tracer.step("image", "image.commit");
+        let layers = plans
+            .iter()
+            .zip(&facts)
+            .map(|(plan, facts)| LayerRecord {
+                blob: plan.layer.digest,
+                chain: plan.chain,
+                compressed: plan.layer.size,
+                size: facts.size,
+            })
+            .collect();
+        let record = ImageRecord {
+            reference: Some(name),
+            digest: resolved.digest,
+            manifest: resolved.manifest_digest,
+            config: resolved.manifest.config.digest,
+            platform: resolved.config.platform.clone(),
+            layers,
+            created: resolved.config.created.clone(),
+            pulled: Timestamp::now(),
+        };
+        step.fact("id", record.config).fact("digest", record.digest).fact("layers", record.layers.len());
+        step.fact("bytes", record.size());
+        self.commit(&record, &documents, &work)?;
+        self.image(&record)
+    }
+
+    /// Writes the documents that are not in the store into the work folder, synced.
+    fn write_documents(&self, resolved: &Resolved, work: &Work) -> Result<Vec<Digest>> {
+        let mut written = Vec::new();
+        for (digest, bytes) in &resolved.documents {
+            if !self.layout.blob(digest).exists() && !written.contains(digest) {
+                layout::write_synced(&work.path(&digest.hex()), bytes)?;
+                written.push(*digest);
+            }
+        }
+        Ok(written)
+    }
+
+    /// Makes the image visible under its name, at one moment, and lets go what its name stood for before.
+    fn commit(&self, record: &ImageRecord, documents: &[Digest], work: &Work) -> Result<()> {
+        let hold = Lock::hold(&self.layout.store_lock())?;
+        for digest in documents {
+            layout::rename(&work.path(&digest.hex()), &self.layout.blob(digest))?;
+        }
+        for chain in record.chains() {
+            if layer::find(&self.layout, &chain)?.is_none() {
+                let path = self.layout.layer(&chain);
+                return Err(ImageError::Damaged {
+                    path,
+                    reason: "it went while the image was pulled".to_owned(),
+                });
+            }
+        }
+        layout::sync_folder(&self.layout.blobs())?;
+        layout::sync_folder(&self.layout.links())?;
+        layout::sync_folder(&self.layout.layers())?;
+        let name = record.reference.as_deref().expect("a pulled image has a name");
+        let before = ImageRecord::find(&self.layout, name).or_else(|error| match error {
+            // Whatever was wrong with it is mended now.
+            ImageError::Damaged { .. } => Ok(None),
+            error => Err(error),
+        })?;
+        let all = if before.is_some() { ImageRecord::all(&self.layout)? } else { Vec::new() };
+        if let Some(before) = before.filter(|before| before.config != record.config) {
+            // A container may still use it, and it may be wanted again: it stays, without a name.
+            if all.iter().filter(|other| other.config == before.config).count() == 1 {
+                let unnamed = ImageRecord { reference: None, ..before };
+                unnamed.commit(&self.layout, &work.path("unnamed"))?;
+            }
+        }
+        record.commit(&self.layout, &work.path("record"))?;
+        // The image has a name again.
+        for other in ImageRecord::all(&self.layout)? {
+            if other.reference.is_none() && other.config == record.config {
+                other.remove(&self.layout)?;
+            }
+        }
+        drop(hold);
+        self.sweep()
+    }
+
+    /// Removes content that no image and no work under way needs: what a killed pull had completed.
+    fn sweep(&self) -> Result<()> {
+        let trash = Work::begin(&self.layout, [])?;
+        let hold = Lock::hold(&self.layout.store_lock())?;
+        crate::store::sweep(&self.layout, &trash)?;
+        drop(hold);
+        trash.finish()
+    }
+}
+
+/// Everything a pull counts on, which no removal may take meanwhile.
+fn needs(resolved: &Resolved, plans: &[LayerPlan]) -> Vec<Digest> {
+    let documents = resolved.documents.iter().map(|(digest, _)| *digest);
+    documents.chain(plans.iter().flat_map(|plan| [plan.layer.digest, plan.chain])).collect()
+}

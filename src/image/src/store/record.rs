@@ -1,0 +1,154 @@
+//! One file per image reference: what it stands for and which content belongs to it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::layout::{self, Layout};
+use crate::digest::Digest;
+use crate::error::{ImageError, Result};
+use crate::platform::Platform;
+
+/// File names may have 255 bytes; a longer one is shortened to this many and a digest.
+const FILE_NAME_MAX: usize = 180;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ImageRecord {
+    /// The canonical reference; none for an image whose last name went to another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reference: Option<String>,
+    /// What the reference resolved to: an index where there is one, else the manifest.
+    pub(crate) digest: Digest,
+    pub(crate) manifest: Digest,
+    /// The configuration's digest, which is the image's id.
+    pub(crate) config: Digest,
+    pub(crate) platform: Platform,
+    /// Bottom first.
+    pub(crate) layers: Vec<LayerRecord>,
+    /// As the configuration says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) created: Option<String>,
+    pub(crate) pulled: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct LayerRecord {
+    pub(crate) blob: Digest,
+    pub(crate) chain: Digest,
+    /// Compressed bytes.
+    pub(crate) compressed: u64,
+    /// Bytes of the unpacked files.
+    pub(crate) size: u64,
+}
+
+impl ImageRecord {
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = Digest> + '_ {
+        [self.digest, self.manifest, self.config]
+            .into_iter()
+            .chain(self.layers.iter().map(|layer| layer.blob))
+    }
+
+    pub(crate) fn chains(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.layers.iter().map(|layer| layer.chain)
+    }
+
+    /// Bytes of the unpacked files of all layers, each counted once.
+    pub(crate) fn size(&self) -> u64 {
+        let mut seen = BTreeSet::new();
+        self.layers.iter().filter(|layer| seen.insert(layer.chain)).map(|layer| layer.size).sum()
+    }
+
+    fn path(&self, layout: &Layout) -> PathBuf {
+        match &self.reference {
+            Some(reference) => path_of(layout, reference),
+            None => path_of(layout, &self.config.to_string()),
+        }
+    }
+
+    /// Makes the record visible, durably; `scratch` is a path for the moment before.
+    pub(crate) fn commit(&self, layout: &Layout, scratch: &std::path::Path) -> Result<()> {
+        let bytes = serde_json::to_vec(self).expect("a record has only string keys");
+        layout::write_synced(scratch, &bytes)?;
+        layout::rename(scratch, &self.path(layout))?;
+        layout::sync_folder(&layout.images())
+    }
+
+    pub(crate) fn remove(&self, layout: &Layout) -> Result<()> {
+        layout::remove_file(&self.path(layout))?;
+        layout::sync_folder(&layout.images())
+    }
+
+    /// The record of a canonical reference.
+    pub(crate) fn find(layout: &Layout, reference: &str) -> Result<Option<ImageRecord>> {
+        let found = read(path_of(layout, reference))?;
+        Ok(found.filter(|record| record.reference.as_deref() == Some(reference)))
+    }
+
+    /// Every record.
+    pub(crate) fn all(layout: &Layout) -> Result<Vec<ImageRecord>> {
+        let folder = layout.images();
+        let mut records = Vec::new();
+        for name in layout::names_in(&folder)? {
+            // One that went since the listing is none any more.
+            records.extend(read(folder.join(name))?);
+        }
+        Ok(records)
+    }
+}
+
+fn path_of(layout: &Layout, name: &str) -> PathBuf {
+    let mut file = String::with_capacity(name.len() + 8);
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => file.push(byte as char),
+            b'.' if !file.is_empty() => file.push('.'),
+            other => file.push_str(&format!("%{other:02x}")),
+        }
+    }
+    if file.len() > FILE_NAME_MAX {
+        file.truncate(FILE_NAME_MAX);
+        file.push('+');
+        file.push_str(&Digest::of(name.as_bytes()).hex());
+    }
+    layout.images().join(file)
+}
+
+fn read(path: PathBuf) -> Result<Option<ImageRecord>> {
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(ImageError::io("read", path)(error)),
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(record) => Ok(Some(record)),
+        Err(error) => Err(ImageError::Damaged { path, reason: error.to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_distinct_file_names() {
+        let layout = Layout::new(std::path::Path::new("/r"));
+        let long = format!("h/{}:x", "a/".repeat(120));
+        for (name, file) in [
+            ("docker.io/library/a:1", "docker.io%2flibrary%2fa%3a1".to_owned()),
+            ("../x", "%2e.%2fx".to_owned()),
+            (&long, String::new()),
+        ] {
+            let path = path_of(&layout, name);
+            let found = path.file_name().and_then(|name| name.to_str()).expect("a name");
+            assert!(found.len() <= 255 && path.parent().expect("a folder").ends_with("images"));
+            assert!(file.is_empty() || found == file, "{found}");
+        }
+        assert_ne!(path_of(&layout, &long), path_of(&layout, &long.replace(":x", ":y")));
+    }
+}
