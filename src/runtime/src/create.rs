@@ -90,7 +90,7 @@ impl Runtime {
         self.make_sources(&options.mounts)?;
         let hostname = hostname(&options, id)?;
         init_layer::make(&bundle.init_layer(), options.network, &hostname)?;
-        let rootfs = RootfsDriver::choose()?.prepare(&bundle, self.images(), image)?;
+        let rootfs = RootfsDriver::choose()?.prepare(&bundle, self.images(), image, options.remove)?;
         let process = process::first(&options, &image.config, args.clone(), &hostname, plan.to_oci());
         let spec = oci::spec(
             &options,

@@ -28,6 +28,8 @@ pub struct ExecProcess {
     child: Child,
     pidfd: OwnedFd,
     terminal: Option<OwnedFd>,
+    /// Told the shim what to run; the shim removes it when it has read it.
+    file: PathBuf,
 }
 
 /// The part of the OCI configuration that matters here.
@@ -64,9 +66,7 @@ impl Runtime {
         let console = options.tty.then(|| Console::listen(&run_dir, &word)).transpose()?;
 
         let child = self.spawn_exec(&view, options, &file.0, console.as_ref())?;
-        let mut exec = ExecProcess::of(view.name, child)?;
-        // The shim has removed the file when it has sent the terminal, and will when there is none to send.
-        std::mem::forget(file);
+        let mut exec = ExecProcess::of(view.name, child, file)?;
         if let Some(console) = console {
             exec.terminal = console.receive(&exec)?;
         }
@@ -99,10 +99,10 @@ impl Runtime {
 }
 
 impl ExecProcess {
-    fn of(name: String, mut child: Child) -> Result<Self, RuntimeError> {
+    fn of(name: String, mut child: Child, file: Removed) -> Result<Self, RuntimeError> {
         let pid = child.id().cast_signed();
         match sys::process::pidfd_open(pid) {
-            Ok(pidfd) => Ok(ExecProcess { name, child, pidfd, terminal: None }),
+            Ok(pidfd) => Ok(ExecProcess { name, child, pidfd, terminal: None, file: file.leave() }),
             Err(source) => {
                 drop(child.kill());
                 drop(child.wait());
@@ -138,6 +138,8 @@ impl ExecProcess {
     /// What the kernel refuses.
     pub fn wait(mut self) -> Result<i32, RuntimeError> {
         let status = self.child.wait().map_err(|source| self.error("wait for", source))?;
+        // Of a shim that could not read it. It goes with the container in any case.
+        drop(fs::remove_file(&self.file));
         Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
     }
 
@@ -177,7 +179,8 @@ impl Console {
             match poll(&mut fds, PollTimeout::NONE) {
                 Err(Errno::EINTR) => {}
                 other => {
-                    break other.map_err(io::Error::from).file("wait for a terminal at", &self.file.0)?;
+                    other.map_err(io::Error::from).file("wait for a terminal at", &self.file.0)?;
+                    break;
                 }
             };
         }
@@ -197,9 +200,18 @@ impl Console {
 /// A file that goes with this value.
 struct Removed(PathBuf);
 
+impl Removed {
+    /// Lets the file be.
+    fn leave(mut self) -> PathBuf {
+        std::mem::take(&mut self.0)
+    }
+}
+
 impl Drop for Removed {
     fn drop(&mut self) {
         // The whole folder goes with the container in any case.
-        drop(fs::remove_file(&self.0));
+        if !self.0.as_os_str().is_empty() {
+            drop(fs::remove_file(&self.0));
+        }
     }
 }

@@ -93,7 +93,7 @@ impl Monitor {
     pub(crate) fn release(mut self) -> Result<(), RuntimeError> {
         // One that was killed cannot be told, and need not be.
         drop(self.control.send(&ToMonitor::Released, &[]));
-        let waited = || -> io::Result<()> {
+        let mut waited = || -> io::Result<()> {
             let pidfd: OwnedFd = sys::process::pidfd_open(self.child.id().cast_signed())?;
             if !sys::process::wait_readable_for(&pidfd, EXIT_LIMIT)? {
                 tracing::warn!(id = self.id, "the container's monitor does not exit; left alone");

@@ -59,7 +59,6 @@ const DEVICES: [(i64, Option<i64>); 9] = [
 ];
 
 /// What the configuration depends on beside options and image.
-#[derive(Debug)]
 pub(crate) struct Surroundings<'a> {
     /// The container's id.
     pub(crate) id: &'a str,

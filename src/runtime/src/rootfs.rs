@@ -34,12 +34,14 @@ impl RootfsDriver {
         }
     }
 
-    /// Makes what the driver needs in the bundle, whose init layer is there already.
+    /// Makes what the driver needs in the bundle, whose init layer is there already. What is `volatile` need not
+    /// outlive a power cut.
     pub(crate) fn prepare(
         self,
         bundle: &Bundle,
         store: &ImageStore,
         image: &Image,
+        volatile: bool,
     ) -> Result<RootfsSpec, RuntimeError> {
         match self {
             RootfsDriver::Overlay => {
@@ -53,7 +55,7 @@ impl RootfsDriver {
                 }
                 let mut lower = vec![bundle.init_layer().display().to_string()];
                 lower.extend(image.lower_links());
-                Ok(RootfsSpec::Overlay { lower, links: store.links_dir(), upper, work })
+                Ok(RootfsSpec::Overlay { lower, links: store.links_dir(), upper, work, volatile })
             }
         }
     }
