@@ -19,7 +19,8 @@ const LONGEST_INTERFACE_NAME: usize = 15;
 /// Settings of one host's container network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkConfig {
-    /// Where leases and port records live; must not outlive the machine's uptime (`/run/agent`).
+    /// Where leases and port records live: on a file system that ends with the machine's uptime
+    /// (`/run/agent`), and one for each network namespace, whose addresses and rules they describe.
     pub run_root: PathBuf,
     /// Name of the bridge, made on demand.
     pub bridge: String,

@@ -62,6 +62,12 @@ pub enum NetworkError {
         /// The configured bridge's name.
         name: String,
     },
+    /// The namespace to attach is the host's: its process is gone and another has its number.
+    #[error("cannot attach container {id}: its network namespace is the host's own")]
+    HostNamespace {
+        /// The container's id.
+        id: String,
+    },
     /// The id already has an address; detach it first.
     #[error("container {id} is already attached to the network")]
     AlreadyAttached {
@@ -171,6 +177,20 @@ pub enum NetworkError {
     /// A netlink socket or a namespace could not be used.
     #[error("failed to {operation}")]
     Namespace {
+        /// What was tried.
+        operation: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// An interface was set up and did not come up.
+    #[error("interface {name} has no carrier")]
+    NoCarrier {
+        /// The interface.
+        name: String,
+    },
+    /// Connection tracking could not be read or changed.
+    #[error("failed to {operation}")]
+    Conntrack {
         /// What was tried.
         operation: &'static str,
         /// The system's answer.

@@ -23,6 +23,7 @@
 mod attachment;
 mod bridge;
 mod config;
+mod conntrack;
 mod error;
 mod iptables;
 mod lease;

@@ -2,20 +2,24 @@
 //! small event loop, both for the length of one operation.
 
 use std::thread;
+use std::time::Duration;
 
-use futures_util::TryStreamExt;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use futures_util::{StreamExt, TryStreamExt};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, State};
 use nix::errno::Errno;
-use rtnetlink::Handle;
+use rtnetlink::{Handle, MulticastGroup};
 
 use crate::NetworkError;
+
+/// How long a link may take to come up; the kernel puts it off by a second at most.
+const CARRIER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs one operation against the calling thread's network namespace.
 pub(crate) fn run<T>(
     operation: impl AsyncFnOnce(Handle) -> Result<T, NetworkError>,
 ) -> Result<T, NetworkError> {
     let open = |source| NetworkError::Namespace { operation: "open a netlink socket", source };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(open)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(open)?;
     runtime.block_on(async {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(open)?;
         tokio::spawn(connection);
@@ -48,17 +52,24 @@ pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) alias: Option<String>,
     pub(crate) is_bridge: bool,
+    pub(crate) is_up: bool,
     pub(crate) name: String,
 }
 
 impl From<LinkMessage> for Link {
     fn from(message: LinkMessage) -> Self {
-        let mut link =
-            Self { index: message.header.index, alias: None, is_bridge: false, name: String::new() };
+        let mut link = Self {
+            index: message.header.index,
+            alias: None,
+            is_bridge: false,
+            is_up: false,
+            name: String::new(),
+        };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::OperState(state) => link.is_up = state == State::Up,
                 LinkAttribute::LinkInfo(info) => {
                     link.is_bridge = info.contains(&LinkInfo::Kind(InfoKind::Bridge));
                 }
@@ -90,6 +101,33 @@ pub(crate) async fn links(handle: &Handle) -> Result<Vec<Link>, NetworkError> {
         .map_err(|source| error("list interfaces", source))
 }
 
+/// Waits until the kernel has taken note of the link's carrier; before, it drops what is sent there.
+/// From Linux 6.8 on asking for the link makes it do so; an older kernel does so soon by itself and
+/// then sends an event.
+pub(crate) async fn wait_until_up(handle: &Handle, name: &str) -> Result<(), NetworkError> {
+    if is_up(handle, name).await? {
+        return Ok(());
+    }
+    let (connection, _handle, mut events) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
+        .map_err(|source| NetworkError::Namespace { operation: "listen for interface events", source })?;
+    tokio::spawn(connection);
+    let wait = async {
+        while !is_up(handle, name).await? {
+            if events.next().await.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    };
+    tokio::time::timeout(CARRIER_PATIENCE, wait)
+        .await
+        .unwrap_or_else(|_| Err(NetworkError::NoCarrier { name: name.to_owned() }))
+}
+
+async fn is_up(handle: &Handle, name: &str) -> Result<bool, NetworkError> {
+    Ok(find_link(handle, name).await?.is_some_and(|link| link.is_up))
+}
+
 /// Removes a link, and with a veth its peer. One that is gone already is as wanted.
 pub(crate) async fn delete_link(handle: &Handle, name: &str) -> Result<(), NetworkError> {
     let mut message = LinkMessage::default();
@@ -99,5 +137,45 @@ pub(crate) async fn delete_link(handle: &Handle, name: &str) -> Result<(), Netwo
             Err(error(format!("remove interface {name}"), source))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::{CloneFlags, unshare};
+    use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+
+    use super::*;
+
+    /// Sets the link up from another thread of the same namespace, and wakes `run`'s event loop no more
+    /// than another process would.
+    fn set_up_elsewhere(name: &'static str) -> thread::JoinHandle<()> {
+        thread::spawn(move || {
+            let message = LinkMessageBuilder::<LinkUnspec>::new().name(name).up().build();
+            let set = async |handle: Handle| {
+                handle.link().change(message).execute().await.unwrap();
+                Ok(())
+            };
+            run(set).unwrap();
+        })
+    }
+
+    #[test]
+    fn a_link_is_waited_for_until_its_carrier_comes() {
+        thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            run(async |handle| {
+                let pair = LinkVeth::new("here", "there").up().build();
+                handle.link().add(pair).execute().await.unwrap();
+                assert!(!is_up(&handle, "here").await?);
+                let elsewhere = set_up_elsewhere("there");
+                wait_until_up(&handle, "here").await?;
+                elsewhere.join().unwrap();
+                Ok(())
+            })
+            .unwrap();
+        })
+        .join()
+        .unwrap();
     }
 }

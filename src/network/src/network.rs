@@ -17,7 +17,9 @@ use crate::netlink::{self, Link, outside_event_loop};
 use crate::port::{PortTable, PublishedPort};
 use crate::rule::RuleSet;
 use crate::state::{StateDir, StateLock, record_names, remove_record};
-use crate::{AttachSpec, Attachment, NetworkConfig, NetworkError, PortMapping, bridge, sysctl, veth};
+use crate::{
+    AttachSpec, Attachment, NetworkConfig, NetworkError, PortMapping, bridge, conntrack, sysctl, veth,
+};
 
 /// One host's container network. Holds no state: any number of processes may use the same
 /// configuration at once.
@@ -41,7 +43,7 @@ impl Network {
     /// [`NetworkError::InvalidBridgeName`], [`NetworkError::InvalidSubnet`].
     pub fn new(config: NetworkConfig) -> Result<Self, NetworkError> {
         config.check()?;
-        let state = StateDir::new(config.run_root.join("network"));
+        let state = StateDir::new(config.run_root.clone());
         Ok(Self {
             leases: LeaseTable::new(state.leases(), config.subnet, config.gateway()),
             ports: PortTable::new(state.ports()),
@@ -58,6 +60,7 @@ impl Network {
     /// If it fails, nothing of the attempt is left.
     ///
     /// # Errors
+    /// [`NetworkError::HostNamespace`] if `netns` is the caller's own;
     /// [`NetworkError::AlreadyAttached`] if anything is leased to `id`; [`NetworkError::PortTaken`]
     /// and its kin for ports; [`NetworkError::NoFreeAddress`]; and what the kernel and iptables refuse.
     pub fn attach(
@@ -67,6 +70,7 @@ impl Network {
         spec: &AttachSpec,
     ) -> Result<Attachment, NetworkError> {
         check_id(id)?;
+        veth::refuse_own_namespace(id, netns)?;
         outside_event_loop(|| {
             let lock = self.state.lock()?;
             if self.leases.find(id)?.is_some() {
@@ -93,11 +97,16 @@ impl Network {
             let ports = self.ports.reserve(&lock, id, ip, &spec.ports)?;
             let bridge = self.ensure_rules(&handle, &lock, id, &ports).await?;
             drop(lock);
+            warn_of(id, conntrack::forget_unanswered_for(&ports));
 
             let (name, mac) = (host_link(id), mac(ip));
             veth::create(&handle, &name, &link_alias(id), &bridge, netns, mac).await?;
             let (prefix_len, gateway) = (self.config.subnet.prefix_len(), self.config.gateway());
             veth::configure_container(netns, ip, prefix_len, gateway)?;
+            // The pair's carrier brings the bridge its own. Without the wait, a container's first packet
+            // may be lost, and sent again after a second.
+            netlink::wait_until_up(&handle, &name).await?;
+            netlink::wait_until_up(&handle, &self.config.bridge).await?;
             Ok(Attachment {
                 ip,
                 prefix_len,
@@ -175,10 +184,11 @@ impl Network {
 
     fn detach_now(&self, id: &str) -> Result<(), NetworkError> {
         let lock = self.state.lock()?;
-        let published = !self.ports.of(id)?.is_empty();
-        if published || self.leases.find(id)?.is_none() {
-            self.withdraw(&lock, id, published)?;
+        let ports = self.ports.of(id)?;
+        if !ports.is_empty() || self.leases.find(id)?.is_none() {
+            self.withdraw(&lock, id, !ports.is_empty())?;
         }
+        warn_of(id, conntrack::forget_answered_by(&ports));
         self.ports.release(&lock, id)?;
         drop(lock);
         // Removing a link waits for every processor to be done with it: not under the lock.
@@ -263,6 +273,14 @@ impl Network {
             }
             Ok(())
         })
+    }
+}
+
+/// A kernel may lack the interface to connection tracking; old flows then end by timeout.
+fn warn_of(id: &str, forgotten: Result<(), NetworkError>) {
+    if let Err(error) = forgotten {
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::warn!(id, %error, source, "stale UDP flows may remain");
     }
 }
 

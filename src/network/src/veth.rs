@@ -1,7 +1,10 @@
 //! The pair of interfaces that joins a container to the bridge.
 
+use std::fs::{self, File};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::thread;
 
 use netlink_packet_route::link::{InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth};
@@ -60,6 +63,18 @@ pub(crate) async fn create(
         .map_err(|source| netlink::error(format!("set up interface {name}"), source))
 }
 
+/// Refuses the calling thread's own namespace, where [`configure_container`] would change the host.
+pub(crate) fn refuse_own_namespace(id: &str, netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
+    let identity = || -> io::Result<[(u64, u64); 2]> {
+        let theirs = File::from(netns.try_clone_to_owned()?).metadata()?;
+        let ours = fs::metadata("/proc/thread-self/ns/net")?;
+        Ok([theirs, ours].map(|namespace| (namespace.dev(), namespace.ino())))
+    };
+    let [theirs, ours] = identity()
+        .map_err(|source| NetworkError::Namespace { operation: "identify a network namespace", source })?;
+    if theirs == ours { Err(NetworkError::HostNamespace { id: id.to_owned() }) } else { Ok(()) }
+}
+
 /// Sets up the container's side: loopback, address, default route. On a thread of its own, which
 /// enters `netns` and ends there.
 pub(crate) fn configure_container(
@@ -93,7 +108,7 @@ async fn configure(
     let Some(link) = netlink::find_link(handle, CONTAINER_INTERFACE).await? else {
         return Err(NetworkError::Namespace {
             operation: "find the container's interface eth0",
-            source: std::io::ErrorKind::NotFound.into(),
+            source: io::ErrorKind::NotFound.into(),
         });
     };
     let requests = handle.link();

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::thread;
 
-use crate::host::{Host, back_ends, publish};
+use network::AttachSpec;
+
+use crate::host::{Host, Namespace, back_ends, publish};
 
 const CONTAINERS: usize = 20;
 
@@ -34,4 +36,18 @@ fn parallel_attaches_get_addresses_of_their_own_and_all_work() {
         host.namespace.run(|| host.network.remove_all()).unwrap();
         assert_eq!(host.snapshot(), before);
     }
+}
+
+#[test]
+fn asynchronous_code_may_call_too() {
+    let host = Host::new(&back_ends()[0]);
+    let container = Namespace::new();
+    host.namespace.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            host.network.attach("web", container.fd(), &AttachSpec::default()).unwrap();
+            assert_eq!(host.network.attached().unwrap(), ["web"]);
+            host.network.detach("web").unwrap();
+        });
+    });
 }

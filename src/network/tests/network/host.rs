@@ -1,7 +1,7 @@
 //! A host under test: a network namespace with an uplink to a neighbour, and containers in it.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -16,8 +16,11 @@ use nix::sched::{CloneFlags, setns, unshare};
 pub(crate) const HOST_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub(crate) const NEIGHBOUR_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
-/// Long enough for a retransmitted packet, short enough for tests of what must not answer.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// How long an answer may take, a packet sent again included.
+const PATIENCE: Duration = Duration::from_millis(2500);
+
+/// How long what must not answer is listened for; what may, does within a few milliseconds.
+const DOUBT: Duration = Duration::from_millis(300);
 
 /// A network namespace held open by descriptor.
 #[derive(Debug)]
@@ -82,15 +85,21 @@ impl Namespace {
     }
 
     /// What a TCP server at `ip`:`port` says; an error if nobody answers in time.
-    pub(crate) fn ask(&self, ip: Ipv4Addr, port: u16) -> std::io::Result<String> {
+    pub(crate) fn ask(&self, ip: Ipv4Addr, port: u16) -> io::Result<String> {
         self.run(|| {
-            let address = SocketAddr::from((ip, port));
-            let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+            let mut stream = TcpStream::connect_timeout(&SocketAddr::from((ip, port)), PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             let mut text = String::new();
             stream.read_to_string(&mut text)?;
             Ok(text)
         })
+    }
+
+    /// Asserts that connections to `ip`:`port` vanish, without an answer of any kind.
+    pub(crate) fn gets_nothing(&self, ip: Ipv4Addr, port: u16) {
+        let connect = || TcpStream::connect_timeout(&SocketAddr::from((ip, port)), DOUBT);
+        let error = self.run(connect).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{ip}:{port}");
     }
 
     /// Asserts that `ip` can be reached: it answers a connection to a closed port by refusing it.
@@ -183,7 +192,7 @@ impl Host {
 fn records(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for dir in ["leases", "ports", "sysctls"] {
-        let Ok(entries) = fs::read_dir(root.join("network").join(dir)) else { continue };
+        let Ok(entries) = fs::read_dir(root.join(dir)) else { continue };
         let paths = entries.map(|entry| entry.unwrap().path());
         found.extend(paths.filter(|p| !p.file_name().unwrap().to_str().unwrap().starts_with('.')));
     }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::net::Ipv4Addr;
 
+use network::AttachSpec;
+
 use crate::host::{Host, back_ends, publish};
 
 #[test]
@@ -72,6 +74,8 @@ fn rules_flushed_by_someone_else_are_back_with_the_next_published_port() {
         let flushes = [
             "-t nat -F",
             "-t nat -F PREROUTING",
+            "-F",
+            "-t raw -F PREROUTING",
             "-t nat -F; for t in nat filter raw; do $I -t $t -F; $I -t $t -X; done",
         ];
         for flush in flushes {
@@ -98,5 +102,17 @@ fn a_container_whose_namespace_is_gone_is_detached_like_any_other() {
     let (web, _) = host.container("web", &[publish(2580, 80)]);
     drop(web);
     host.detach("web");
+    assert_eq!(host.snapshot(), before);
+}
+
+#[test]
+fn the_hosts_own_namespace_is_refused() {
+    let host = Host::new(&back_ends()[0]);
+    let before = host.snapshot();
+    let attach = || host.network.attach("web", host.namespace.fd(), &AttachSpec::default());
+    assert_eq!(
+        host.namespace.run(attach).unwrap_err().to_string(),
+        "cannot attach container web: its network namespace is the host's own"
+    );
     assert_eq!(host.snapshot(), before);
 }

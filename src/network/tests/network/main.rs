@@ -8,3 +8,4 @@ mod leftovers;
 mod loopback;
 mod ports;
 mod reach;
+mod udp;
