@@ -17,13 +17,6 @@ pub fn read_only(path: &Path) -> io::Result<OwnedFd> {
     Ok(mount)
 }
 
-/// Whether the running program lies on a mount that cannot be written.
-pub fn is_read_only() -> io::Result<bool> {
-    let file = File::open("/proc/self/exe")?;
-    let stat = nix::sys::statvfs::fstatvfs(&file)?;
-    Ok(stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY))
-}
-
 /// The path by which a descriptor of this process is executed.
 pub fn path_of(fd: &OwnedFd) -> PathBuf {
     use std::os::fd::AsRawFd;

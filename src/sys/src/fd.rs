@@ -58,25 +58,6 @@ pub fn cloexec_from(first: u32) -> io::Result<()> {
     Errno::result(result).map(drop).map_err(io::Error::from)
 }
 
-/// Closes every descriptor above 2 but those in `keep`. Only for a process that is about to become another one and
-/// that owns no `OwnedFd` it will use or drop afterwards: the caller is the whole process.
-pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|fd| *fd > 2).collect();
-    kept.sort_unstable();
-    kept.dedup();
-    let mut first = 3;
-    for fd in kept.into_iter().chain([u32::MAX]) {
-        if first < fd {
-            let last = if fd == u32::MAX { fd } else { fd - 1 };
-            // SAFETY: takes no pointer; the caller has promised that nothing it still uses is in the range.
-            let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-            Errno::result(result).map_err(io::Error::from)?;
-        }
-        first = fd.saturating_add(1);
-    }
-    Ok(())
-}
-
 /// Makes `target` (0, 1 or 2) refer to what `source` refers to, without close-on-exec. See dup2(2).
 pub fn replace_stdio(source: impl AsFd, target: i32) -> io::Result<()> {
     assert!((0..=2).contains(&target), "only standard descriptors are replaced");

@@ -112,13 +112,8 @@ fn poll(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> io::Result<bool> {
     }
 }
 
-/// Gives the process a name, as `ps` shows it: at most 15 bytes. See PR_SET_NAME in prctl(2).
-pub fn set_name(name: &std::ffi::CStr) -> io::Result<()> {
-    nix::sys::prctl::set_name(name).map_err(io::Error::from)
-}
-
-/// Makes the calling process, and what it starts, session leader with the terminal on standard input as its
-/// controlling terminal. See TIOCSCTTY in ioctl_tty(2).
+/// Makes the terminal on standard input the controlling terminal of the calling process, which must lead a session
+/// without one. See TIOCSCTTY in ioctl_tty(2).
 pub fn take_controlling_terminal() -> io::Result<()> {
     // SAFETY: TIOCSCTTY takes an integer.
     Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }).map(drop).map_err(io::Error::from)
