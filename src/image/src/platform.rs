@@ -75,7 +75,8 @@ impl FromStr for Platform {
             [os, architecture, variant] => (os, architecture, Some(variant)),
             _ => return Err(format!("{text:?} is no platform; write it as os/architecture[/variant]")),
         };
-        let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let plain = |part: &str| !part.is_empty() && part.bytes().all(word);
         if ![os, architecture, variant.unwrap_or("x")].into_iter().all(plain) {
             return Err(format!("{text:?} is no platform; write it as os/architecture[/variant]"));
         }

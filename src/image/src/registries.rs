@@ -142,7 +142,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn parse(text: &str) -> std::result::Result<FileSpec, String> {
     let file: FileSpec = toml::from_str(text).map_err(|error| {
-        let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+        let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
         let message = error.message().trim().replace('\n', ", ");
         line.map_or(message.clone(), |line| format!("line {line}: {message}"))
     })?;
@@ -218,7 +218,7 @@ mod tests {
             ("[host.\"a.b\"]\nmirrors = [\"x.y/UP\"]", ["mirrors", "lower case"]),
             ("[host.\"a.b\"]\nplain-http = 1", ["line 2", "expected a boolean"]),
             ("[host.\"a.b\"]\nusername = \"x\"", ["a.b", "together"]),
-            ("[host.\"a.b\"", ["line 1", "table header"]),
+            ("[host.\"a.b\"", ["line 1", "unclosed table"]),
         ] {
             let error = parse(text).expect_err(text);
             assert!(

@@ -16,6 +16,8 @@ mod limits;
 pub(crate) mod metadata;
 pub(crate) mod pax;
 mod settle;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tree;
 mod write;
 
