@@ -84,7 +84,7 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<(), RuntimeError> {
 fn environment(env: &[String]) -> Result<(), RuntimeError> {
     for variable in env {
         let name = variable.split_once('=').map(|(name, _)| name);
-        if !name.is_some_and(|name| !name.is_empty()) || variable.contains('\0') {
+        if name.is_none_or(str::is_empty) || variable.contains('\0') {
             return Err(RuntimeError::option(
                 format!("environment variable {variable:?}"),
                 "want NAME=value",

@@ -15,6 +15,8 @@
 //! | `monitor` | our side of the container's monitor |
 //! | `cleanup` | the end of a container, however it came: its own, a failure, a kill -9, a reboot |
 
+#![forbid(unsafe_code)]
+
 mod check;
 mod cleanup;
 mod create;

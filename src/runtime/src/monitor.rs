@@ -89,6 +89,13 @@ impl Monitor {
         }
     }
 
+    /// Lets the monitor end a container that is not to come up.
+    pub(crate) fn give_up(self) -> Result<(), RuntimeError> {
+        // In place of the word to go on, if it waits for that; its own end takes another.
+        drop(self.control.send(&ToMonitor::Released, &[]));
+        self.release()
+    }
+
     /// Lets the monitor exit, nothing being left for it to do, and waits until it has.
     pub(crate) fn release(mut self) -> Result<(), RuntimeError> {
         // One that was killed cannot be told, and need not be.

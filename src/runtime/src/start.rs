@@ -10,7 +10,6 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use api::trace::Tracer;
 use container::StdioSocket;
-use container::cgroup::Cgroup;
 use container::monitor::{MonitorSpec, StageReport};
 use image::Image;
 use jiff::Timestamp;
@@ -18,11 +17,12 @@ use network::AttachSpec;
 
 use crate::create::Created;
 use crate::error::{FileContext, RuntimeError};
+use crate::init_layer;
+use crate::lifeline::LifeLine;
 use crate::monitor::{Held, Monitor, Progress};
 use crate::options::{ContainerOptions, NetworkMode};
 use crate::record::{self, Record, StartRecord};
 use crate::runtime::Runtime;
-use crate::{init_layer, oci};
 
 /// A container whose command runs.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Runtime {
         &self,
         monitor: &Monitor,
         record: &Record,
-        line: &crate::lifeline::LifeLine,
+        line: &LifeLine,
         attached: bool,
         tracer: &Tracer,
     ) -> Result<(i32, Option<StdioSocket>), RuntimeError> {
@@ -167,14 +167,11 @@ impl Runtime {
 
     /// Undoes a start that failed. The first error is the one to tell, so those met here are only logged; what
     /// they leave, the next [`Runtime::reap`] finds.
-    fn give_up(&self, monitor: Option<Monitor>, line: crate::lifeline::LifeLine, id: &str) {
+    fn give_up(&self, monitor: Option<Monitor>, line: LifeLine, id: &str) {
         let undo = || {
-            if let Some(monitor) = monitor {
-                // Its container first: a monitor without one has nothing left to do.
-                Cgroup::at(&oci::cgroup_path(&self.config.cgroup_parent, id))?.kill_all()?;
-                monitor.release()?;
-            }
-            self.discard(line, id)
+            // Before the bundle goes, since the monitor writes to it.
+            let told = monitor.map_or(Ok(()), Monitor::give_up);
+            self.discard(line, id).and(told)
         };
         if let Err(error) = undo() {
             tracing::warn!(id, %error, "failed to undo a failed start");
