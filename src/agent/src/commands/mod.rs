@@ -1,0 +1,36 @@
+//! The verbs, one file each: its options, and what it does with the runtime.
+
+pub(crate) mod cleanup;
+pub(crate) mod exec;
+pub(crate) mod images;
+pub(crate) mod inspect;
+pub(crate) mod kill;
+pub(crate) mod logs;
+pub(crate) mod ps;
+pub(crate) mod pull;
+pub(crate) mod rm;
+pub(crate) mod rmi;
+pub(crate) mod run;
+pub(crate) mod stop;
+pub(crate) mod trace;
+pub(crate) mod wait;
+
+use anyhow::Result;
+
+use crate::exit::Exit;
+
+/// Does `act` for each name, and prints what it gives; one that fails is complained of and does not keep the
+/// others from being tried.
+fn for_each(names: &[String], act: impl Fn(&str) -> Result<String>) -> Result<Exit> {
+    let mut all = true;
+    for name in names {
+        match act(name) {
+            Ok(done) => crate::print::line(&done)?,
+            Err(error) => {
+                crate::complain(&format!("{error:#}"));
+                all = false;
+            }
+        }
+    }
+    Ok(Exit::all(all))
+}

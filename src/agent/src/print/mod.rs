@@ -1,0 +1,23 @@
+//! What people read on standard output: tables, times and sizes, as docker words them.
+
+mod human;
+mod table;
+
+pub(crate) use human::{ago, size, span};
+pub(crate) use table::Table;
+
+use std::io::{self, Write};
+
+/// Writes `text` to standard output at once; a reader that has gone is no error (`agent ps | head -1`).
+pub(crate) fn out(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes `text` and the end of the line to standard output, as [`out`] does.
+pub(crate) fn line(text: &str) -> io::Result<()> {
+    out(&format!("{text}\n"))
+}
