@@ -6,8 +6,8 @@
 //! are all opened from it, so that an agent may itself live in a namespace.
 //!
 //! Nothing is remembered in memory. What belongs to a container is found again from its id alone:
-//! its lease and port records by content ([`lease`], [`port`]), its host link and its chain by a name
-//! derived from the id ([`name`]). [`Network::detach`] can therefore finish the work of any process
+//! its lease and port records by content (`lease`, `port`), its host link and its chain by a name
+//! derived from the id (`name`). [`Network::detach`] can therefore finish the work of any process
 //! that died half way. The lease is written first and removed last, so while anything may exist,
 //! a lease says so.
 //!
