@@ -12,6 +12,7 @@ use crate::commands::kill::Kill;
 use crate::commands::logs::Logs;
 use crate::commands::ps::Ps;
 use crate::commands::pull::Pull;
+use crate::commands::reset::Reset;
 use crate::commands::rm::Rm;
 use crate::commands::rmi::Rmi;
 use crate::commands::run::Run;
@@ -104,6 +105,7 @@ pub(crate) enum Verb {
     Images(Images),
     Rmi(Rmi),
     Trace(Trace),
+    Reset(Reset),
     #[command(hide = true)]
     Cleanup(Cleanup),
     /// Show the version

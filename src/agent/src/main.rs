@@ -52,6 +52,7 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Images(verb) => verb.run(&runtime),
         Verb::Rmi(verb) => verb.run(&runtime),
         Verb::Trace(verb) => verb.run(&runtime),
+        Verb::Reset(verb) => verb.run(runtime),
         Verb::Cleanup(verb) => verb.run(&runtime),
         Verb::Version => unreachable!("answered above, because it needs neither root nor runtime"),
     }

@@ -17,6 +17,11 @@ impl Layout {
         Layout { root, run_root }
     }
 
+    /// `ROOT`.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// `ROOT/containers`.
     pub(crate) fn containers(&self) -> PathBuf {
         self.root.join("containers")
