@@ -1,0 +1,152 @@
+//! Images made by hand as OCI layouts: layers of one's own, on an image of this repo or on nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::layer::{Layer, digest};
+
+/// An image under construction.
+#[derive(Debug, Clone, Default)]
+pub struct Image {
+    base: Option<&'static str>,
+    layers: Vec<Layer>,
+    config: ImageConfig,
+}
+
+/// What an image says of how it is run, as the `config` of the image specification.
+pub type ImageConfig = serde_json::Map<String, Value>;
+
+/// What is in a written layout.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// Digest of the manifest.
+    pub manifest: String,
+    /// Digests of the layers made by hand, as transferred.
+    pub layers: Vec<String>,
+}
+
+impl Image {
+    /// One of nothing but its own layers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One on top of the layers of `target/images/NAME`, with its configuration.
+    pub fn on(base: &'static str) -> Self {
+        let (_, config) = documents(base);
+        let config = config["config"].as_object().cloned().unwrap_or_default();
+        Image { base: Some(base), layers: Vec::new(), config }
+    }
+
+    /// Adds a layer on top.
+    pub fn layer(mut self, layer: Layer) -> Self {
+        self.layers.push(layer);
+        self
+    }
+
+    /// Sets a value of its configuration, such as `Cmd`, `User`, `WorkingDir`.
+    pub fn set(mut self, key: &str, value: Value) -> Self {
+        self.config.insert(key.to_owned(), value);
+        self
+    }
+
+    /// Writes it as a layout with the tag `latest` into the new folder `layout`.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write(&self, layout: &Path) -> Written {
+        let blobs = layout.join("blobs/sha256");
+        fs::create_dir_all(&blobs).expect("a temporary folder can be written");
+        let put = |bytes: &[u8]| {
+            let digest = digest(bytes);
+            fs::write(blobs.join(&digest[7..]), bytes).expect("a temporary folder can be written");
+            digest
+        };
+        let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
+        if let Some(base) = self.base {
+            let (manifest, config) = documents(base);
+            layers = manifest["layers"].as_array().cloned().expect("a manifest has layers");
+            diff_ids = config["rootfs"]["diff_ids"].as_array().cloned().expect("a configuration has them");
+            for layer in &layers {
+                let name = &layer["digest"].as_str().expect("a layer has a digest")[7..];
+                let from = layout_of(base).join("blobs/sha256").join(name);
+                fs::copy(from, blobs.join(name)).expect("the base image is complete");
+            }
+        }
+        let mut own = Vec::new();
+        for layer in &self.layers {
+            let compressed = layer.compressed();
+            own.push(put(&compressed));
+            layers.push(json!({
+                "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+                "digest": own.last(),
+                "size": compressed.len(),
+            }));
+            diff_ids.push(json!(layer.diff_id()));
+        }
+        let config = json!({
+            "created": "2024-01-01T00:00:00Z",
+            "architecture": "amd64",
+            "os": "linux",
+            "config": self.config,
+            "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        });
+        let config = config.to_string();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {
+                "mediaType": "application/vnd.oci.image.config.v1+json",
+                "digest": put(config.as_bytes()),
+                "size": config.len(),
+            },
+            "layers": layers,
+        });
+        let manifest = manifest.to_string();
+        let written = Written { manifest: put(manifest.as_bytes()), layers: own };
+        let index = json!({
+            "schemaVersion": 2,
+            "manifests": [{
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "digest": written.manifest,
+                "size": manifest.len(),
+                "annotations": { "org.opencontainers.image.ref.name": "latest" },
+            }],
+        });
+        for (name, text) in [
+            ("index.json", index.to_string()),
+            ("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#.to_owned()),
+        ] {
+            fs::write(layout.join(name), text).expect("a temporary folder can be written");
+        }
+        written
+    }
+}
+
+/// The layout of an image of this repo.
+///
+/// # Panics
+/// When it was not built.
+pub fn layout_of(name: &str) -> PathBuf {
+    let layout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/images").join(name);
+    assert!(layout.join("index.json").is_file(), "there is no image {name}: run scripts/build-images first");
+    layout
+}
+
+/// The manifest and configuration of an image of this repo.
+fn documents(name: &str) -> (Value, Value) {
+    let layout = layout_of(name);
+    let read = |path: &Path| -> Value {
+        let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let blob = |descriptor: &Value| {
+        let digest = descriptor["digest"].as_str().expect("a descriptor has a digest");
+        read(&layout.join("blobs/sha256").join(&digest[7..]))
+    };
+    let manifest = blob(&read(&layout.join("index.json"))["manifests"][0]);
+    let config = blob(&manifest["config"]);
+    (manifest, config)
+}

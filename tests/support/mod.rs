@@ -1,0 +1,16 @@
+//! The parts of the harness; see the crate's own words.
+
+pub mod image;
+pub mod layer;
+pub mod leftovers;
+pub mod netns;
+pub mod node;
+pub mod program;
+pub mod random;
+pub mod registry;
+pub mod running;
+pub mod skip;
+pub mod storage;
+pub mod terminal;
+pub mod tree;
+pub mod wait;
