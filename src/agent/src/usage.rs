@@ -19,8 +19,9 @@ pub(crate) fn line(error: &clap::Error, verb: Option<&str>) -> String {
         (ErrorKind::ValueValidation, Some(reason)) => format!("{}: {reason}", argument(error)),
         _ => one_line(first.trim_start_matches("error: ")),
     };
-    let tip = paragraphs.find_map(|paragraph| paragraph.trim().strip_prefix("tip: ").map(one_line));
-    let tip = tip.map(|tip| format!(" ({tip})")).unwrap_or_default();
+    let tip = paragraphs.find_map(|paragraph| paragraph.trim().strip_prefix("tip: "));
+    let tip =
+        tip.and_then(|tips| tips.lines().next()).map(|tip| format!(" ({})", tip.trim())).unwrap_or_default();
     let verb = verb.map(|verb| format!("{verb} ")).unwrap_or_default();
     format!("{what}{tip}; see 'agent {verb}--help'")
 }
