@@ -5,6 +5,7 @@
 //! client [`Frame::Stdout`], [`Frame::Stderr`], [`Frame::Started`] and at last [`Frame::Exited`] or
 //! [`Frame::Failed`], after which the monitor closes its end.
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -73,7 +74,8 @@ impl StdioSocket {
     /// Connects to the monitor that listens at `path`.
     pub fn connect(path: &Path) -> io::Result<Self> {
         let socket = seqpacket()?;
-        socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+        let (_folder, address) = address(path)?;
+        socket::connect(socket.as_raw_fd(), &address)?;
         Ok(StdioSocket(socket))
     }
 
@@ -182,7 +184,8 @@ impl StdioListener {
             _ => {}
         }
         let socket = seqpacket()?;
-        socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+        let (_folder, address) = address(path)?;
+        socket::bind(socket.as_raw_fd(), &address)?;
         socket::listen(&socket, socket::Backlog::new(16)?)?;
         Ok(StdioListener(socket))
     }
@@ -200,6 +203,16 @@ impl AsFd for StdioListener {
     }
 }
 
+/// The address of the socket at `path`, however long that is; good while the folder is open.
+fn address(path: &Path) -> io::Result<(File, UnixAddr)> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    };
+    let folder = File::open(folder)?;
+    let address = UnixAddr::new(&sys::fd::path_in(&folder, name))?;
+    Ok((folder, address))
+}
+
 fn seqpacket() -> io::Result<OwnedFd> {
     Ok(socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?)
 }
@@ -212,6 +225,21 @@ fn kind(head: &mut [u8; 5], kind: u8) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_may_lie_deep() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let deep = folder.path().join("d".repeat(200));
+        std::fs::create_dir(&deep).expect("made");
+        let listener = StdioListener::bind(&deep.join("attach.sock")).expect("bound");
+        let client = StdioSocket::connect(&deep.join("attach.sock")).expect("connected");
+        listener.accept().expect("accepted").send(&Frame::Started(1), MsgFlags::empty()).expect("sent");
+        let mut buffer = vec![0; FRAME_BYTES + 1];
+        assert_eq!(
+            client.receive(&mut buffer, MsgFlags::empty()).expect("received"),
+            Some(Frame::Started(1))
+        );
+    }
 
     #[test]
     fn every_frame_arrives_as_it_was_sent() {

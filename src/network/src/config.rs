@@ -11,7 +11,7 @@ use crate::NetworkError;
 pub const DEFAULT_BRIDGE: &str = "agent0";
 
 /// The subnet unless configured.
-pub const DEFAULT_SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 88, 0, 0), 16);
+pub const DEFAULT_SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 86, 0, 0), 16);
 
 /// The longest interface name the kernel takes (`IFNAMSIZ` less its NUL).
 const LONGEST_INTERFACE_NAME: usize = 15;
@@ -75,14 +75,14 @@ mod tests {
             config.check().is_ok()
         };
         for (bridge, subnet, expected) in [
-            ("agent0", "10.88.0.0/16", true),
+            ("agent0", "10.86.0.0/16", true),
             ("br-x_1", "192.168.1.0/30", true),
-            ("", "10.88.0.0/16", false),
-            ("-j", "10.88.0.0/16", false),
-            ("a b", "10.88.0.0/16", false),
-            ("a/b", "10.88.0.0/16", false),
-            ("sixteen-letters-", "10.88.0.0/16", false),
-            ("agent0", "10.88.0.0/31", false),
+            ("", "10.86.0.0/16", false),
+            ("-j", "10.86.0.0/16", false),
+            ("a b", "10.86.0.0/16", false),
+            ("a/b", "10.86.0.0/16", false),
+            ("sixteen-letters-", "10.86.0.0/16", false),
+            ("agent0", "10.86.0.0/31", false),
             ("agent0", "0.0.0.0/0", false),
         ] {
             assert_eq!(check(bridge, subnet), expected, "{bridge:?} {subnet}");

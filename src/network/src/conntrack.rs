@@ -232,7 +232,7 @@ mod tests {
     fn entries_are_read_and_what_is_not_udp_is_passed_over() {
         let entry = |protocol| {
             let mut entry = Vec::new();
-            let (client, host, container) = ("192.0.2.2:5000", "192.0.2.1:2580", "10.88.0.2:53");
+            let (client, host, container) = ("192.0.2.2:5000", "192.0.2.1:2580", "10.86.0.2:53");
             let original = tuple(protocol, client, host);
             push_attribute(&mut entry, CTA_TUPLE_ORIG | NLA_F_NESTED, &original);
             let reply = tuple(protocol, container, client);
@@ -242,7 +242,7 @@ mod tests {
         };
         let flow = parse_flow(&entry(IPPROTO_UDP)).unwrap();
         assert_eq!(flow.destination, "192.0.2.1:2580".parse().unwrap());
-        assert_eq!(flow.answerer, "10.88.0.2:53".parse().unwrap());
+        assert_eq!(flow.answerer, "10.86.0.2:53".parse().unwrap());
         assert_eq!(attributes(&flow.name).map(|(kind, _)| kind).collect::<Vec<_>>(), [1, 12]);
         assert_eq!(parse_flow(&entry(6)), None);
         let whole = entry(IPPROTO_UDP);

@@ -103,6 +103,6 @@ mod tests {
 
     #[test]
     fn hardware_address_follows_the_address() {
-        assert_eq!(mac_text(mac(Ipv4Addr::new(10, 88, 0, 2))), "0a:58:0a:58:00:02");
+        assert_eq!(mac_text(mac(Ipv4Addr::new(10, 86, 0, 2))), "0a:58:0a:56:00:02");
     }
 }

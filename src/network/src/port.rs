@@ -184,7 +184,7 @@ mod tests {
             protocol,
             host_ip: host_ip.parse().unwrap(),
             host_port,
-            container_ip: Ipv4Addr::new(10, 88, 0, 2),
+            container_ip: Ipv4Addr::new(10, 86, 0, 2),
             container_port: 80,
         }
     }
@@ -214,7 +214,7 @@ mod tests {
                 container_port,
                 protocol: Protocol::Tcp,
             };
-            let ip = Ipv4Addr::new(10, 88, 0, 3);
+            let ip = Ipv4Addr::new(10, 86, 0, 3);
             let error = choose(&taken, "me", ip, &mapping).unwrap_err();
             assert_eq!(error.to_string(), expected);
         };
@@ -242,7 +242,7 @@ mod tests {
             container_port: 80,
             protocol: Protocol::Udp,
         };
-        let port = choose(&[], "me", Ipv4Addr::new(10, 88, 0, 3), &mapping).unwrap();
+        let port = choose(&[], "me", Ipv4Addr::new(10, 86, 0, 3), &mapping).unwrap();
         assert_ne!(port.host_port, 0);
     }
 }

@@ -322,7 +322,7 @@ mod tests {
     use crate::Protocol;
 
     fn rules() -> RuleSet {
-        RuleSet::new("agent0", "10.88.0.0/16".parse().unwrap())
+        RuleSet::new("agent0", "10.86.0.0/16".parse().unwrap())
     }
 
     fn port(id: &str, host_ip: Ipv4Addr) -> PublishedPort {
@@ -331,7 +331,7 @@ mod tests {
             protocol: Protocol::Tcp,
             host_ip,
             host_port: 2580,
-            container_ip: Ipv4Addr::new(10, 88, 0, 2),
+            container_ip: Ipv4Addr::new(10, 86, 0, 2),
             container_port: 80,
         }
     }
@@ -346,7 +346,7 @@ mod tests {
 -A PREROUTING -m comment --comment \"not ours\" -j AGENTX
 -A PREROUTING -m addrtype --dst-type LOCAL -j AGENT-PORTS
 -A AGENT-PORTS -m comment --comment web -j AGENT-P-4b5e57f6eb2f42b9
--A AGENT-P-4b5e57f6eb2f42b9 -p tcp -m tcp --dport 2580 -j DNAT --to-destination 10.88.0.2:80
+-A AGENT-P-4b5e57f6eb2f42b9 -p tcp -m tcp --dport 2580 -j DNAT --to-destination 10.86.0.2:80
 COMMIT
 *filter
 :FORWARD DROP [0:0]
@@ -359,7 +359,7 @@ COMMIT
         let text = RuleSet::publish("web", &[port("web", Ipv4Addr::UNSPECIFIED), local]);
         assert!(text.contains(
             "-A AGENT-P-4b5e57f6eb2f42b9 -p tcp -m tcp --dport 2580 -m comment --comment \"web\" \
-             -j DNAT --to-destination 10.88.0.2:80\n"
+             -j DNAT --to-destination 10.86.0.2:80\n"
         ));
         assert!(text.contains("-A AGENT-P-4b5e57f6eb2f42b9 -d 127.0.0.1 -p tcp"));
         for Jump { from, rule, .. } in JUMPS {

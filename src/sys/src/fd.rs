@@ -1,8 +1,10 @@
 //! Descriptors that arrive: by accept(2), by `SCM_RIGHTS`; and descriptors that must not be inherited.
 #![allow(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -16,6 +18,12 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let raw = socket::accept4(listener.as_raw_fd(), socket::SockFlag::SOCK_CLOEXEC)?;
     // SAFETY: accept4 has just made this descriptor, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// A short path to `name` in the folder that a descriptor is of: a Unix socket's address takes 107 bytes only (unix(7)).
+/// Holds while the descriptor is open.
+pub fn path_in(folder: impl AsFd, name: &OsStr) -> PathBuf {
+    Path::new("/proc/self/fd").join(folder.as_fd().as_raw_fd().to_string()).join(name)
 }
 
 /// Receives one message and the descriptors beside it (close-on-exec); a length of 0 is the end of the stream.

@@ -109,7 +109,7 @@ fn an_interrupted_attach_is_undone_by_detach() {
                 } else {
                     assert!(host.attached().is_empty(), "killed after {point:?}");
                     // Half a bridge is no obstacle to the next.
-                    host.container("next", &[publish(2580, 80)]).0.reaches([10, 88, 0, 1].into());
+                    host.container("next", &[publish(2580, 80)]).0.reaches([10, 86, 0, 1].into());
                     host.detach("next");
                     host.namespace.run(|| host.network.remove_all()).unwrap();
                     assert_eq!(host.snapshot(), clean, "killed after {point:?}");

@@ -81,7 +81,7 @@ fn rules_flushed_by_someone_else_are_back_with_the_next_published_port() {
         for flush in flushes {
             host.namespace.shell(&format!("I={iptables}; $I {flush}"));
             let (_next, _) = host.container("next", &[publish(2590, 80)]);
-            assert_eq!(host.namespace.ask(Ipv4Addr::LOCALHOST, 2580).unwrap(), "web 10.88.0.1");
+            assert_eq!(host.namespace.ask(Ipv4Addr::LOCALHOST, 2580).unwrap(), "web 10.86.0.1");
             host.detach("next");
             assert_eq!(host.rules().len(), whole.len(), "{:#?}", host.rules());
             // Removing ports that are gone already is no error either.

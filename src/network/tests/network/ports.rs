@@ -46,11 +46,11 @@ fn an_attached_id_is_refused_and_stays_attached() {
 #[test]
 fn a_subnet_that_another_interface_has_is_refused() {
     let host = Host::new(&back_ends()[0]);
-    host.namespace.shell("ip addr add 10.88.7.1/24 dev up0");
+    host.namespace.shell("ip addr add 10.86.7.1/24 dev up0");
     let container = Namespace::new();
     let attach = || host.network.attach("web", container.fd(), &AttachSpec::default());
     assert_eq!(
         host.namespace.run(attach).unwrap_err().to_string(),
-        "container subnet 10.88.0.0/16 is already in use by interface up0: choose another"
+        "container subnet 10.86.0.0/16 is already in use by interface up0: choose another"
     );
 }

@@ -15,7 +15,7 @@ fn containers_reach_each_other_the_host_and_the_outside() {
         host.namespace.shell(&format!("{} -P FORWARD DROP", back_end.display()));
         let (a, at_a) = host.container("a", &[]);
         let (b, at_b) = host.container("b", &[]);
-        assert_eq!((at_a.prefix_len, at_a.gateway), (16, Ipv4Addr::new(10, 88, 0, 1)));
+        assert_eq!((at_a.prefix_len, at_a.gateway), (16, Ipv4Addr::new(10, 86, 0, 1)));
         assert_ne!(at_a.ip, at_b.ip);
         assert!(a.shell("ip link show eth0").contains(&at_a.mac));
         a.reaches(at_b.ip);
@@ -85,7 +85,7 @@ fn a_neighbour_that_routes_through_the_host_reaches_published_ports_only() {
         let host = Host::new(&back_end);
         let (web, at) = host.container("web", &[publish(2580, 80)]);
         web.serve("web", "0.0.0.0:80");
-        host.neighbour.shell(&format!("ip route add 10.88.0.0/16 via {HOST_IP}"));
+        host.neighbour.shell(&format!("ip route add 10.86.0.0/16 via {HOST_IP}"));
         host.neighbour.gets_nothing(at.ip, 80);
         host.neighbour.ask(HOST_IP, 2580).unwrap();
     }
