@@ -12,10 +12,10 @@ use api::trace::Tracer;
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 
-use super::PullOptions;
 use super::chunks::NETWORK_PIECES;
 use super::decompress::{self, Promise};
 use super::resolve::Resolved;
+use super::{PullOptions, SharedWork};
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::manifest::Layer;
@@ -24,7 +24,6 @@ use crate::registry::broken;
 use crate::store::layer::{self, LayerFacts};
 use crate::store::layout::{self, Layout};
 use crate::store::lock::Lock;
-use crate::store::work::Work;
 use crate::unpack::below::Below;
 use crate::unpack::{Unpacked, tree};
 
@@ -65,7 +64,7 @@ struct Made {
 /// What all layers of a pull share.
 struct Fetch<'a> {
     layout: &'a Layout,
-    work: &'a Arc<Work>,
+    work: &'a Arc<SharedWork>,
     resolved: &'a Resolved,
     plans: &'a [LayerPlan],
     options: &'a PullOptions,
@@ -76,7 +75,7 @@ struct Fetch<'a> {
 /// Brings every layer into the store and returns the facts of each, bottom first.
 pub(super) async fn fetch(
     layout: &Layout,
-    work: &Arc<Work>,
+    work: &Arc<SharedWork>,
     resolved: &Resolved,
     plans: &[LayerPlan],
     options: &PullOptions,
@@ -149,7 +148,6 @@ impl Fetch<'_> {
         let (path, fs, work) = (blob.clone(), folder.join("fs"), Arc::clone(self.work));
         let unpacking = tokio::task::spawn_blocking(move || {
             let unpacked = decompress::run(coming, &promise, kept, &path, &fs);
-            // The folder must not be removed under a thread that still writes to it.
             drop(work);
             unpacked
         });
@@ -192,7 +190,7 @@ impl Fetch<'_> {
         let mut facts: Vec<LayerFacts> = Vec::new();
         while facts.len() < self.plans.len() {
             while !waiting.contains_key(&facts.len()) {
-                // When the makers have failed, so has this; their error is the one that is told.
+                // The makers have failed; their error ends this too.
                 let Some((index, layer)) = coming.recv().await else {
                     return std::future::pending().await;
                 };

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use api::trace::Tracer;
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 
 use self::layers::LayerPlan;
 use self::resolve::Resolved;
@@ -64,9 +65,32 @@ impl ImageStore {
             progress.layer(index, &plan.layer.digest, plan.layer.size);
         }
         let needs = needs(&resolved, &plans);
-        let work = Arc::new(Work::begin(&self.layout, needs)?);
-        let documents = self.write_documents(&resolved, &work)?;
-        let facts = layers::fetch(&self.layout, &work, &resolved, &plans, options, progress, tracer).await?;
+        let (gone, mut all_gone) = mpsc::channel(1);
+        let work = Arc::new(SharedWork { work: Work::begin(&self.layout, needs)?, _gone: gone });
+        let pulled = self.fetch_and_commit(name, &resolved, &plans, &work, options, progress, tracer).await;
+        drop(work);
+        // When it failed, threads may still be at work for a moment.
+        while all_gone.recv().await.is_some() {}
+        // What is complete is of use to the next attempt, if there can be one that does better.
+        if !matches!(pulled, Err(ImageError::Registry { .. })) {
+            self.sweep()?;
+        }
+        self.image(&pulled?)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one step of `pull`, set apart for what comes after it")]
+    async fn fetch_and_commit(
+        &self,
+        name: String,
+        resolved: &Resolved,
+        plans: &[LayerPlan],
+        work: &Arc<SharedWork>,
+        options: &PullOptions,
+        progress: &dyn PullProgress,
+        tracer: &Tracer,
+    ) -> Result<ImageRecord> {
+        let documents = self.write_documents(resolved, work)?;
+        let facts = layers::fetch(&self.layout, work, resolved, plans, options, progress, tracer).await?;
 
         let mut step = tracer.step("image", "image.commit");
         let layers = plans
@@ -91,8 +115,8 @@ impl ImageStore {
         };
         step.fact("id", record.config).fact("digest", record.digest).fact("layers", record.layers.len());
         step.fact("bytes", record.size());
-        self.commit(&record, &documents, &work)?;
-        self.image(&record)
+        self.commit(&record, &documents, work)?;
+        Ok(record)
     }
 
     /// Writes the documents that are not in the store into the work folder, synced.
@@ -147,7 +171,7 @@ impl ImageStore {
             }
         }
         drop(hold);
-        self.sweep()
+        Ok(())
     }
 
     /// Removes content that no image and no work under way needs: what a killed pull had completed.
@@ -157,6 +181,21 @@ impl ImageStore {
         crate::store::sweep(&self.layout, &trash)?;
         drop(hold);
         trash.finish()
+    }
+}
+
+/// The work of a pull, shared with the threads that write to its folder, which is not removed under them.
+pub(super) struct SharedWork {
+    work: Work,
+    /// Closed when the last of them is done, after the work is gone.
+    _gone: mpsc::Sender<()>,
+}
+
+impl std::ops::Deref for SharedWork {
+    type Target = Work;
+
+    fn deref(&self) -> &Work {
+        &self.work
     }
 }
 
