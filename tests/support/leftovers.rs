@@ -41,9 +41,29 @@ impl Leftovers {
                 found.parents.push(parent);
             }
         }
-        found.processes = processes(dir, &netns.identity(), &found, known);
+        found.processes = processes(dir, &netns.identity(), &found.in_cgroups(), known);
         found.others = [links(netns), rules(netns), records(dir)].concat();
         found
+    }
+
+    /// The processes in the cgroups found.
+    fn in_cgroups(&self) -> BTreeSet<i32> {
+        let mut inside = BTreeSet::new();
+        for folder in self.cgroups.iter().chain(&self.parents) {
+            let pids = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            inside.extend(pids.lines().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
+        inside
+    }
+
+    /// Leaves out what a container that does not run may keep: its record and its name.
+    pub fn besides_records(mut self) -> Self {
+        self.others.retain(|other| {
+            !other.starts_with("file: lib/containers/") && !other.starts_with("file: lib/names/")
+        });
+        // Its trace stays with it.
+        self.others.retain(|other| !other.starts_with("file: run/trace/"));
+        self
     }
 
     /// Whether no container has anything.
@@ -120,13 +140,13 @@ fn collect_folders(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// Those in the cgroups, those that were told of the folder, and those in the network.
-fn processes(dir: &Path, netns: &str, found: &Leftovers, known: &BTreeSet<u32>) -> Vec<(i32, String)> {
-    let mut inside = BTreeSet::new();
-    for folder in found.cgroups.iter().chain(&found.parents) {
-        let pids = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-        inside.extend(pids.lines().filter_map(|pid| pid.parse::<i32>().ok()));
-    }
+/// Those that are `inside`, those that were told of the folder, and those in the network; with their arguments.
+pub fn processes(
+    dir: &Path,
+    netns: &str,
+    inside: &BTreeSet<i32>,
+    known: &BTreeSet<u32>,
+) -> Vec<(i32, String)> {
     let dir = dir.to_string_lossy();
     let mut all = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc is mounted").flatten() {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::image::{Image, Written};
-use super::leftovers::Leftovers;
+use super::leftovers::{Leftovers, processes};
 use super::netns::Netns;
 use super::program::{self, LIMIT, Output};
 use super::registry::Registry;
@@ -246,15 +246,37 @@ impl Node {
         Leftovers::find(self.dir(), &self.cgroup, &self.netns, &ours)
     }
 
+    /// The monitors of this machine's containers.
+    pub fn monitors(&self) -> Vec<i32> {
+        let found = processes(self.dir(), &self.netns.identity(), &BTreeSet::new(), &BTreeSet::new());
+        let monitors =
+            found.into_iter().filter(|(_, words)| words.contains("shim") && words.contains("monitor"));
+        monitors.map(|(pid, _)| pid).collect()
+    }
+
     /// Asserts that, at once or soon, no container has anything on this machine.
     ///
     /// # Panics
     /// When one has.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
+        self.assert_soon_empty(|left| left);
+    }
+
+    /// The same, where containers that do not run may still be listed.
+    ///
+    /// # Panics
+    /// When one has more than its record.
+    #[track_caller]
+    pub fn assert_nothing_runs(&self) {
+        self.assert_soon_empty(Leftovers::besides_records);
+    }
+
+    #[track_caller]
+    fn assert_soon_empty(&self, choose: impl Fn(Leftovers) -> Leftovers) {
         let start = std::time::Instant::now();
         loop {
-            let left = self.leftovers();
+            let left = choose(self.leftovers());
             if left.is_empty() {
                 return;
             }

@@ -105,16 +105,16 @@ fn exit_codes_are_dockers() {
     }
     node.agent(&["run", "--rm", "--user", "nosuch", PROBE]).refused(125);
 
-    let waiting = node.start(&["run", "--name", "w", PROBE, "wait"]);
+    let waiting = node.start(&["run", "--name", "waits", PROBE, "wait"]);
     waiting.wait_for("ready");
-    assert_eq!(node.agent(&["kill", "w"]).ok(), "w");
+    assert_eq!(node.agent(&["kill", "waits"]).ok(), "waits");
     assert_eq!(waiting.finish().code, 137);
-    assert_eq!(node.agent(&["wait", "w"]).ok(), "137");
+    assert_eq!(node.agent(&["wait", "waits"]).ok(), "137");
     // Stopping and removing what has ended, and removing what is not there, as docker does.
-    assert_eq!(node.agent(&["stop", "w"]).ok(), "w");
-    assert_eq!(node.agent(&["rm", "w"]).ok(), "w");
-    node.agent(&["rm", "w"]).refused(1);
-    assert_eq!(node.agent(&["rm", "-f", "w"]).code, 0);
+    assert_eq!(node.agent(&["stop", "waits"]).ok(), "waits");
+    assert_eq!(node.agent(&["rm", "waits"]).ok(), "waits");
+    node.agent(&["rm", "waits"]).refused(1);
+    assert_eq!(node.agent(&["rm", "-f", "waits"]).code, 0);
     node.assert_nothing_left();
 }
 
@@ -192,15 +192,15 @@ fn standard_streams_are_the_callers() {
     let mut reader = Command::new("sh");
     node.environment(&mut reader);
     let agent = tests::support::node::binary("agent");
-    let line = format!("{} run --name p {PROBE} flood 1000000 | head -c 10", agent.display());
+    let line = format!("{} run --name piped {PROBE} flood 1000000 | head -c 10", agent.display());
     assert_eq!(program::run(reader.args(["-c", &line]), b"", program::LIMIT).stdout, "000000000000 .."[..10]);
-    assert_eq!(node.agent(&["wait", "p"]).ok(), "0");
+    assert_eq!(node.agent(&["wait", "piped"]).ok(), "0");
 }
 
 #[test]
 fn signals_are_passed_on() {
     let node = Node::new();
-    let waiting = node.start(&["run", "--name", "w", PROBE, "wait"]);
+    let waiting = node.start(&["run", "--name", "waits", PROBE, "wait"]);
     waiting.wait_for("ready");
     for (signal, name) in
         [(Signal::SIGHUP, "SIGHUP"), (Signal::SIGUSR1, "SIGUSR1"), (Signal::SIGWINCH, "SIGWINCH")]
@@ -208,7 +208,7 @@ fn signals_are_passed_on() {
         waiting.signal(signal);
         waiting.wait_for(&format!("{{\"signal\":\"{name}\"}}"));
     }
-    assert_eq!(node.agent(&["kill", "-s", "USR2", "w"]).ok(), "w");
+    assert_eq!(node.agent(&["kill", "-s", "USR2", "waits"]).ok(), "waits");
     waiting.wait_for("SIGUSR2");
     waiting.signal(Signal::SIGINT);
     let output = waiting.finish();
@@ -246,20 +246,20 @@ fn stop_is_patient_and_then_is_not() {
 #[test]
 fn logs_are_kept_and_followed() {
     let node = Node::new();
-    let id = node.detached(&["--name", "w", PROBE, "wait"]);
-    node.log_with("w", "ready");
-    let following = node.start(&["logs", "-f", "w"]);
+    let id = node.detached(&["--name", "waits", PROBE, "wait"]);
+    node.log_with("waits", "ready");
+    let following = node.start(&["logs", "-f", "waits"]);
     following.wait_for("ready");
-    assert_eq!(node.agent(&["kill", "-s", "USR1", "w"]).ok(), "w");
+    assert_eq!(node.agent(&["kill", "-s", "USR1", "waits"]).ok(), "waits");
     following.wait_for("SIGUSR1");
-    assert_eq!(node.agent(&["stop", "w"]).ok(), "w");
+    assert_eq!(node.agent(&["stop", "waits"]).ok(), "waits");
     let followed = following.finish();
     assert_eq!(followed.code, 0, "{}", followed.stderr);
-    let all = node.agent(&["logs", "w"]);
+    let all = node.agent(&["logs", "waits"]);
     assert_eq!(all.stdout, followed.stdout);
     assert_eq!(all.stdout.lines().count(), 3, "{}", all.stdout);
-    assert!(node.agent(&["logs", "--tail", "1", "w"]).ok().contains("SIGTERM"));
-    let timed = node.agent(&["logs", "-t", "w"]).ok();
+    assert!(node.agent(&["logs", "--tail", "1", "waits"]).ok().contains("SIGTERM"));
+    let timed = node.agent(&["logs", "-t", "waits"]).ok();
     assert!(timed.lines().all(|line| line.starts_with("20") && line.contains("Z {")), "{timed}");
     // On disk it is what CRI says: time, stream, tag, text.
     let path = node.inspect(&id)["LogPath"].as_str().map(str::to_owned).expect("it has a log");
@@ -267,18 +267,18 @@ fn logs_are_kept_and_followed() {
     assert!(log.lines().all(|line| line.split(' ').nth(1) == Some("stdout")), "{log}");
     assert!(log.lines().all(|line| line.split(' ').nth(2) == Some("F")), "{log}");
     // Streams are kept apart.
-    assert_eq!(node.agent(&["run", "--name", "e", PROBE, "err", "bad"]).code, 0);
-    let logged = node.agent(&["logs", "e"]);
+    assert_eq!(node.agent(&["run", "--name", "errs", PROBE, "err", "bad"]).code, 0);
+    let logged = node.agent(&["logs", "errs"]);
     assert_eq!((logged.stdout.as_str(), logged.stderr.as_str()), ("", "bad\n"));
 }
 
 #[test]
 fn exec_joins_the_container() {
     let node = Node::new();
-    node.detached(&["--name", "w", "--hostname", "box", "-e", "A=one", "-u", "app", PROBE, "wait"]);
-    node.log_with("w", "ready");
-    let report = json(&node.agent(&["exec", "w", "/probe", "report"]).ok());
-    let first = node.pid("w");
+    node.detached(&["--name", "waits", "--hostname", "box", "-e", "A=one", "-u", "app", PROBE, "wait"]);
+    node.log_with("waits", "ready");
+    let report = json(&node.agent(&["exec", "waits", "/probe", "report"]).ok());
+    let first = node.pid("waits");
     for (kind, identity) in report["namespaces"].as_object().expect("there are some") {
         let link = fs::read_link(format!("/proc/{first}/ns/{kind}")).expect("it runs");
         assert_eq!(identity, link.to_str().expect("it is plain"), "{kind}");
@@ -292,23 +292,23 @@ fn exec_joins_the_container() {
     for cgroup in report["cgroups"].as_array().into_iter().flatten() {
         assert_eq!(cgroup["path"], "/", "{cgroup}");
     }
-    let words = ["exec", "-u", "0", "-w", "/etc", "-e", "B=two", "w", "/probe"];
+    let words = ["exec", "-u", "0", "-w", "/etc", "-e", "B=two", "waits", "/probe"];
     let report = json(&node.agent(&words).ok());
     assert_eq!(
         (&report["uid"], &report["cwd"], &report["env"]["B"]),
         (&json!(0), &json!("/etc"), &json!("two"))
     );
-    assert_eq!(node.agent_fed(&["exec", "-i", "w", "/probe", "cat"], "hello").ok(), "hello");
-    assert_eq!(node.agent(&["exec", "w", "/probe", "exit", "7"]).code, 7);
-    node.agent(&["exec", "w", "/nosuch"]).refused(127);
-    node.agent(&["exec", "w", "/etc/passwd"]).refused(126);
-    assert_eq!(node.agent(&["exec", "-d", "w", "/probe", "wait"]).ok(), "");
+    assert_eq!(node.agent_fed(&["exec", "-i", "waits", "/probe", "cat"], "hello").ok(), "hello");
+    assert_eq!(node.agent(&["exec", "waits", "/probe", "exit", "7"]).code, 7);
+    node.agent(&["exec", "waits", "/nosuch"]).refused(127);
+    node.agent(&["exec", "waits", "/etc/passwd"]).refused(126);
+    assert_eq!(node.agent(&["exec", "-d", "waits", "/probe", "wait"]).ok(), "");
     within(Duration::from_secs(10), "the detached process", || {
-        let report = json(&node.agent(&["exec", "w", "/probe"]).ok());
+        let report = json(&node.agent(&["exec", "waits", "/probe"]).ok());
         (report["pids"].as_array().map(Vec::len) == Some(3)).then_some(())
     });
-    assert_eq!(node.agent(&["stop", "w"]).ok(), "w");
-    let line = node.agent(&["exec", "w", "/probe"]).refused(1);
+    assert_eq!(node.agent(&["stop", "waits"]).ok(), "waits");
+    let line = node.agent(&["exec", "waits", "/probe"]).refused(1);
     assert!(line.contains("not running"), "{line}");
 }
 
@@ -348,10 +348,10 @@ fn a_terminal_is_the_containers() {
 #[test]
 fn exec_has_a_terminal_too() {
     let node = Node::new();
-    node.detached(&["--name", "w", PROBE, "wait"]);
-    node.log_with("w", "ready");
+    node.detached(&["--name", "waits", PROBE, "wait"]);
+    node.log_with("waits", "ready");
     let mut command = node.command();
-    command.args(["exec", "-it", "w", "/probe", "tty", "--watch"]);
+    command.args(["exec", "-it", "waits", "/probe", "tty", "--watch"]);
     let mut terminal = Terminal::start(&command, 20, 70);
     let first = within(Duration::from_secs(10), "the size", || {
         let seen = json(terminal.wait_for("}").trim());
@@ -501,8 +501,8 @@ fn a_private_registry_asks_who_is_there() {
 #[test]
 fn every_step_leaves_its_trace() {
     let node = Node::new();
-    let id = node.detached(&["--name", "w", PROBE, "wait"]);
-    node.log_with("w", "ready");
+    let id = node.detached(&["--name", "waits", PROBE, "wait"]);
+    node.log_with("waits", "ready");
     let steps = |subject: &str| -> Vec<(String, String)> {
         let text = node.agent(&["trace", "--format", "json", subject]).ok();
         let word = |record: &Value, key: &str| record[key].as_str().unwrap_or_default().to_owned();
@@ -516,7 +516,7 @@ fn every_step_leaves_its_trace() {
     {
         assert!(ran.iter().any(|one| (one.0.as_str(), one.1.as_str()) == (part, step)), "{step} in {ran:?}");
     }
-    assert_eq!(steps("w"), ran);
+    assert_eq!(steps("waits"), ran);
 }
 
 #[test]

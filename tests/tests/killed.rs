@@ -1,0 +1,245 @@
+//! kill -9 of `agent`, of the monitor, or of both at random points of an operation: what comes after it finds
+//! nothing leaked and nothing double.
+//!
+//! The points are drawn evenly from the time that the operation takes when nobody disturbs it.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tests::support::random::Random;
+use tests::support::skip;
+use tests::support::tree::{self, Tree};
+use tests::{Image, Layer, Node, PROBE, Running};
+
+/// Rounds of each operation.
+fn rounds() -> usize {
+    skip::count(20, 200)
+}
+
+/// Who is killed.
+#[derive(Debug, Clone, Copy)]
+enum Victim {
+    Agent,
+    Monitor,
+    Both,
+}
+
+/// A machine where operations are cut short.
+struct Scene {
+    node: Node,
+    random: Random,
+    /// How long the operation takes.
+    whole: Duration,
+    /// The name that the operation's container has in this round.
+    name: String,
+}
+
+impl Scene {
+    /// Measures the operation `words` (in which `NAME` stands for the container's name), prepared by `prepare`.
+    fn new(prepare: &[&str], words: &[&str]) -> Self {
+        let node = Node::new();
+        let _ = node.agent(&["pull", PROBE]).ok();
+        let mut scene =
+            Scene { node, random: Random::seeded(), whole: Duration::ZERO, name: "first".to_owned() };
+        // The first time is slower: it makes the bridge.
+        for _ in 0..2 {
+            scene.prepare(prepare);
+            let start = Instant::now();
+            let _ = scene.node.agent(&scene.named(words)).ok();
+            scene.whole = start.elapsed();
+            scene.node.remove_containers();
+        }
+        eprintln!("the operation takes {:?}", scene.whole);
+        scene
+    }
+
+    fn named<'a>(&'a self, words: &[&'a str]) -> Vec<&'a str> {
+        words.iter().map(|word| if *word == "NAME" { self.name.as_str() } else { *word }).collect()
+    }
+
+    fn prepare(&self, words: &[&str]) {
+        if !words.is_empty() {
+            let _ = self.node.agent(&self.named(words)).ok();
+        }
+    }
+
+    /// Starts the operation, kills somebody on the way, and says whom and when.
+    fn cut_short(&mut self, round: usize, words: &[&str]) -> String {
+        let after = self.random.time(self.whole);
+        let victim = [Victim::Agent, Victim::Monitor, Victim::Both][round % 3];
+        let agent = self.node.start(&self.named(words));
+        thread::sleep(after);
+        self.kill(victim, &agent);
+        // One whose monitor was killed has to end by itself.
+        let output = agent.finish_within(Duration::from_secs(30));
+        assert!(!output.stderr.contains("panicked"), "{output:?}");
+        format!("round {round}: {victim:?} killed after {after:?} of {words:?}: {output:?}")
+    }
+
+    fn kill(&self, victim: Victim, agent: &Running) {
+        if let Victim::Monitor | Victim::Both = victim {
+            for pid in self.node.monitors() {
+                // It may just have ended.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+        if let Victim::Agent | Victim::Both = victim {
+            agent.signal(Signal::SIGKILL);
+        }
+    }
+
+    /// What an ordinary user does next, and what must be true then.
+    fn come_back(&self, told: &str) {
+        let node = &self.node;
+        assert_eq!(node.agent(&["ps"]).code, 0, "{told}");
+        let output = node.agent(&["run", "--rm", PROBE, "exit", "5"]);
+        assert_eq!(output.code, 5, "{told}: then: {}", output.stderr);
+        let all = node.agent(&["ps", "-a", "-q"]).ok();
+        assert!(all.lines().count() <= 1, "{told}: then there are {all:?}");
+        match node.agent(&["ps", "-q"]).ok().as_str() {
+            "" => node.assert_nothing_runs(),
+            id => {
+                // What is said to run does.
+                let exec = node.agent(&["exec", id, "/probe", "exit", "6"]);
+                assert_eq!(exec.code, 6, "{told}: then: {}", exec.stderr);
+            }
+        }
+        for id in all.lines() {
+            let removed = node.agent(&["rm", "-f", id]);
+            assert_eq!(removed.code, 0, "{told}: then: {}", removed.stderr);
+        }
+        if let Err(panic) =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| node.assert_nothing_left()))
+        {
+            eprintln!("{told}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    fn rounds(mut self, prepare: &[&str], words: &[&str]) {
+        for round in 0..rounds() {
+            self.name = format!("c{round}");
+            self.prepare(prepare);
+            let told = self.cut_short(round, words);
+            self.come_back(&told);
+        }
+    }
+}
+
+const DETACHED: [&str; 8] = ["run", "-d", "--name", "NAME", "-p", "8080:80", PROBE, "wait"];
+
+#[test]
+fn run_in_the_background_survives_kill_9() {
+    Scene::new(&[], &DETACHED).rounds(&[], &DETACHED);
+}
+
+#[test]
+fn run_in_the_foreground_survives_kill_9() {
+    let words = ["run", "--name", "NAME", "-p", "8080:80", PROBE, "sleep", "0.1"];
+    Scene::new(&[], &words).rounds(&[], &words);
+}
+
+#[test]
+fn run_that_removes_itself_survives_kill_9() {
+    let words = ["run", "--rm", "--name", "NAME", PROBE, "exit", "0"];
+    let mut scene = Scene::new(&[], &words);
+    for round in 0..rounds() {
+        scene.name = format!("c{round}");
+        let told = scene.cut_short(round, &words);
+        let output = scene.node.agent(&["run", "--rm", PROBE, "exit", "5"]);
+        assert_eq!(output.code, 5, "{told}: then: {}", output.stderr);
+        // Nobody has to remove what was to remove itself.
+        eprintln!("{told}");
+        scene.node.assert_nothing_left();
+    }
+}
+
+#[test]
+fn stop_survives_kill_9() {
+    Scene::new(&DETACHED, &["stop", "NAME"]).rounds(&DETACHED, &["stop", "NAME"]);
+}
+
+#[test]
+fn rm_survives_kill_9() {
+    Scene::new(&DETACHED, &["rm", "-f", "NAME"]).rounds(&DETACHED, &["rm", "-f", "NAME"]);
+}
+
+#[test]
+fn exec_survives_kill_9() {
+    let words = ["exec", "NAME", "/probe", "exit", "0"];
+    Scene::new(&DETACHED, &words).rounds(&DETACHED, &words);
+}
+
+/// An image whose pull takes a while.
+fn slow_image(random: &mut Random) -> Image {
+    let mut image = Image::on("probe");
+    for at in 0..4 {
+        let mut layer = Layer::new().dir(&format!("layer{at}"));
+        for file in 0..100 {
+            layer = layer.file(&format!("layer{at}/{file}"), random.bytes(30_000));
+        }
+        image =
+            image.layer(layer.file("shared", random.bytes(1_000)).whiteout("", &format!("layer{}", at + 9)));
+    }
+    image
+}
+
+/// What is in the layers of the store, by their chain ids.
+fn layers(node: &Node) -> Vec<(String, Tree)> {
+    let folder = node.root().join("layers");
+    let mut all: Vec<(String, Tree)> = fs::read_dir(&folder)
+        .expect("there are layers")
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name != "l")
+        .map(|name| {
+            let mut tree = tree::read(&folder.join(&name).join("fs"), &[]).expect("a layer can be read");
+            // The root's time is that of its making where the archive has no entry for it.
+            tree.remove(std::path::Path::new(""));
+            (name, tree)
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn pull_survives_kill_9() {
+    let mut random = Random::seeded();
+    let node = Node::new();
+    let name = node.push("slow", &slow_image(&mut random));
+    let start = Instant::now();
+    let _ = node.agent(&["pull", "-q", &name]).ok();
+    let whole = start.elapsed();
+    eprintln!("the pull takes {whole:?}");
+    let expected = layers(&node);
+    assert_eq!(expected.len(), 5);
+    for round in 0..rounds() {
+        fs::remove_dir_all(node.root()).expect("nothing uses it");
+        let after = random.time(whole);
+        // Once, or several times before it may come to an end.
+        for _ in 0..=round % 3 {
+            let pull = node.start(&["pull", "-q", &name]);
+            thread::sleep(after);
+            pull.signal(Signal::SIGKILL);
+            pull.finish();
+        }
+        let told = format!("round {round}: killed after {after:?}");
+        // What can be seen is whole.
+        if !node.agent(&["images", "-q"]).ok().is_empty() {
+            let output = node.agent(&["run", "--rm", "--pull", "never", &name, "exit", "5"]);
+            assert_eq!(output.code, 5, "{told}: {}", output.stderr);
+        }
+        let output = node.agent(&["run", "--rm", &name, "exit", "5"]);
+        assert_eq!(output.code, 5, "{told}: {}", output.stderr);
+        for ((found, tree), (chain, expected)) in layers(&node).iter().zip(&expected) {
+            assert_eq!(found, chain, "{told}");
+            tree::assert_equal(tree, expected);
+        }
+        assert_eq!(layers(&node).len(), expected.len(), "{told}");
+        node.assert_nothing_left();
+    }
+}
