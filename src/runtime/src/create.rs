@@ -1,6 +1,7 @@
 //! `create`: a container's bundle, everything of it but a process.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use container::capability::{self, CapabilityPlan};
@@ -12,11 +13,20 @@ use crate::layout::make_private;
 use crate::lifeline::LifeLine;
 use crate::oci::Surroundings;
 use crate::options::{ContainerOptions, MountOption, NetworkMode};
-use crate::record::{self, Owner, Record};
+use crate::record::{self, Owner, Record, StartRecord};
 use crate::rootfs::RootfsDriver;
 use crate::runtime::Runtime;
 use crate::view::ContainerView;
 use crate::{check, id, init_layer, names, oci, process, signal};
+
+/// What a container is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To be there.
+    Keep,
+    /// To be started at once: if it never is, it goes.
+    Start,
+}
 
 /// A complete container whose life-line is in our hand.
 #[derive(Debug)]
@@ -33,7 +43,7 @@ impl Runtime {
     pub fn create(&self, options: ContainerOptions, image: &Image) -> Result<ContainerView, RuntimeError> {
         let create = || {
             self.reap()?;
-            let Created { record, line } = self.create_held(options, image)?;
+            let Created { record, line } = self.create_held(options, image, Purpose::Keep)?;
             // Nothing of it is outside its bundle.
             line.finish()?;
             self.find(&record.id)
@@ -46,6 +56,7 @@ impl Runtime {
         &self,
         options: ContainerOptions,
         image: &Image,
+        purpose: Purpose,
     ) -> Result<Created, RuntimeError> {
         check::container(&options)?;
         let args = process::args(&options, &image.config)?;
@@ -59,7 +70,7 @@ impl Runtime {
         let tracer = self.tracer(&id);
         let mut step = tracer.step("runtime", "container.create");
         let line = LifeLine::create(&self.layout.run_dir(&id))?;
-        match self.fill_bundle(&id, options, image, args, &plan) {
+        match self.fill_bundle(&id, options, image, purpose, args, &plan) {
             Ok(record) => {
                 step.fact("name", &record.name).fact("image", &record.image_id);
                 Ok(Created { record, line })
@@ -81,6 +92,7 @@ impl Runtime {
         id: &str,
         options: ContainerOptions,
         image: &Image,
+        purpose: Purpose,
         args: Vec<String>,
         plan: &CapabilityPlan,
     ) -> Result<Record, RuntimeError> {
@@ -106,6 +118,10 @@ impl Runtime {
             },
         )?;
         record::write(&bundle.config(), &spec, !options.remove)?;
+        // One that is to be removed at its end needs no such record: it goes in any case.
+        if purpose == Purpose::Start && !options.remove {
+            record::write(&bundle.start(), &StartRecord { time: Timestamp::now() }, true)?;
+        }
         let stop_signal = image.config.config().as_ref().and_then(|config| config.stop_signal().as_deref());
         let record = Record {
             id: id.to_owned(),
@@ -135,7 +151,12 @@ impl Runtime {
                     if let Some(volume) = data.parent() {
                         make_private(volume).file("create", volume)?;
                     }
-                    fs::create_dir_all(&data).file("create", &data)?;
+                    if !exists(&data)? {
+                        fs::create_dir(&data).file("create", &data)?;
+                        // For the users of the container, whatever the umask.
+                        let mode = fs::Permissions::from_mode(0o755);
+                        fs::set_permissions(&data, mode).file("change the mode of", &data)?;
+                    }
                 }
                 MountOption::Bind { .. } | MountOption::Tmpfs { .. } => {}
             }

@@ -9,7 +9,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{FileContext, RuntimeError};
@@ -38,8 +38,15 @@ pub(crate) enum Tried {
 impl LifeLine {
     /// Makes the run folder where it is missing and takes its lock, however long that takes.
     pub(crate) fn create(run_dir: &Path) -> Result<Self, RuntimeError> {
+        if let Some(all) = run_dir.parent() {
+            make_private(all).file("create", all)?;
+        }
         loop {
-            make_private(run_dir).file("create", run_dir)?;
+            match fs::DirBuilder::new().mode(0o700).create(run_dir) {
+                // It is there, or was a moment ago: whoever finishes with the same container may remove it now.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other.file("create", run_dir)?,
+            }
             if let Some(file) = open(run_dir, true)?
                 && let Some(line) = lock(run_dir, file)?
             {

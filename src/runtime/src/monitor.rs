@@ -125,7 +125,9 @@ pub(crate) fn shim_command(shim: &Path) -> Result<ShimCommand, RuntimeError> {
     let mut command = Command::new(sys::exe::path_of(&program));
     let path = std::env::var_os("PATH");
     let default = DEFAULT_PATH.trim_start_matches("PATH=");
-    command.env_clear().env("PATH", path.unwrap_or_else(|| default.into())).current_dir("/");
+    // No working directory: with one, the standard library copies the whole process where it could share its memory
+    // (vfork), and the shim leaves ours by itself.
+    command.env_clear().env("PATH", path.unwrap_or_else(|| default.into()));
     Ok(ShimCommand { command, _program: program })
 }
 

@@ -12,16 +12,15 @@ use api::trace::Tracer;
 use container::StdioSocket;
 use container::monitor::{MonitorSpec, StageReport};
 use image::Image;
-use jiff::Timestamp;
 use network::AttachSpec;
 
-use crate::create::Created;
+use crate::create::{Created, Purpose};
 use crate::error::{FileContext, RuntimeError};
 use crate::init_layer;
 use crate::lifeline::LifeLine;
 use crate::monitor::{Held, Monitor, Progress};
 use crate::options::{ContainerOptions, NetworkMode};
-use crate::record::{self, Record, StartRecord};
+use crate::record::{self, Record};
 use crate::runtime::Runtime;
 
 /// A container whose command runs.
@@ -50,7 +49,7 @@ impl Runtime {
     ) -> Result<RunningContainer, RuntimeError> {
         let run = || {
             self.reap()?;
-            let created = self.create_held(options, image)?;
+            let created = self.create_held(options, image, Purpose::Start)?;
             self.start(created, attached)
         };
         run().map_err(RuntimeError::at_start)
@@ -88,9 +87,6 @@ impl Runtime {
 
     fn spawn_monitor(&self, record: &Record, tracer: &Tracer) -> Result<Monitor, RuntimeError> {
         let bundle = self.layout.bundle(&record.id);
-        if !record.options.remove {
-            record::write(&bundle.start(), &StartRecord { time: Timestamp::now() }, false)?;
-        }
         let _step = tracer.step("runtime", "monitor.spawn");
         Monitor::spawn(&self.config.shim, &record.id, &bundle.monitor_log())
     }

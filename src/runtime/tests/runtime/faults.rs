@@ -86,6 +86,20 @@ fn what_a_killed_creator_left_is_removed_with_its_name() {
 }
 
 #[test]
+fn a_run_that_was_killed_before_its_start_is_undone() {
+    let node = Node::new();
+    let view = node.runtime.create(named("app", "true"), &node.image).unwrap();
+    // As `run` makes it, killed between the container's creation and its start.
+    let start = node.path("lib/containers").join(&view.id).join("start.json");
+    fs::write(start, r#"{"time":"2026-01-01T00:00:00Z"}"#).unwrap();
+    let run_dir = node.path("run/containers").join(&view.id);
+    fs::create_dir(&run_dir).unwrap();
+    fs::write(run_dir.join("lock"), "").unwrap();
+    assert_eq!(node.runtime.reap().unwrap(), [view.id]);
+    node.assert_empty();
+}
+
+#[test]
 fn a_removal_that_was_cut_short_is_finished() {
     let node = Node::new();
     node.run_to_end(named("app", "true"));
