@@ -42,10 +42,12 @@ impl Rootfs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => File::from(other?),
         };
-        if !file.metadata()?.is_file() {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
-        let mut bytes = Vec::new();
+        // One more than there is, so that the end is seen without another allocation.
+        let mut bytes = Vec::with_capacity(metadata.len().min(limit) as usize + 1);
         if file.take(limit + 1).read_to_end(&mut bytes)? as u64 > limit {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
         }
