@@ -35,22 +35,50 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Where images, containers and volumes are kept
-    #[arg(long, global = true, env = "AGENT_ROOT", value_name = "DIR", default_value = "/var/lib/agent")]
+    #[arg(
+        long,
+        global = true,
+        env = "AGENT_ROOT",
+        hide_env_values = true,
+        value_name = "DIR",
+        default_value = "/var/lib/agent"
+    )]
     pub(crate) root: PathBuf,
     /// Where the state of what runs is kept, which does not outlive the machine's boot
-    #[arg(long, global = true, env = "AGENT_RUN_ROOT", value_name = "DIR", default_value = "/run/agent")]
+    #[arg(
+        long,
+        global = true,
+        env = "AGENT_RUN_ROOT",
+        hide_env_values = true,
+        value_name = "DIR",
+        default_value = "/run/agent"
+    )]
     pub(crate) run_root: PathBuf,
     /// Where the configuration lies (registries.d/)
-    #[arg(long, global = true, env = "AGENT_CONFIG_ROOT", value_name = "DIR", default_value = "/etc/agent")]
+    #[arg(
+        long,
+        global = true,
+        env = "AGENT_CONFIG_ROOT",
+        hide_env_values = true,
+        value_name = "DIR",
+        default_value = "/etc/agent"
+    )]
     pub(crate) config_root: PathBuf,
     /// Work in this network namespace, such as /run/netns/NAME
-    #[arg(long, global = true, env = "AGENT_NETNS", value_name = "PATH")]
+    #[arg(long, global = true, env = "AGENT_NETNS", hide_env_values = true, value_name = "PATH")]
     pub(crate) netns: Option<PathBuf>,
     /// The cgroup below which containers get theirs
-    #[arg(long, global = true, env = "AGENT_CGROUP_PARENT", value_name = "PATH", default_value = "/agent")]
+    #[arg(
+        long,
+        global = true,
+        env = "AGENT_CGROUP_PARENT",
+        hide_env_values = true,
+        value_name = "PATH",
+        default_value = "/agent"
+    )]
     pub(crate) cgroup_parent: String,
     /// The program that runs containers; else `shim` beside this one
-    #[arg(long, global = true, env = "AGENT_SHIM", value_name = "PATH", hide = true)]
+    #[arg(long, global = true, env = "AGENT_SHIM", hide_env_values = true, value_name = "PATH", hide = true)]
     pub(crate) shim: Option<PathBuf>,
     /// Least severity of what is logged to standard error
     #[arg(long, global = true, value_name = "LEVEL", value_enum, default_value_t)]
@@ -79,13 +107,11 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Formats of a listing.
+/// Formats of a listing: a table with headings, or one JSON object a line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// A table with headings.
     #[default]
     Table,
-    /// One JSON object a line.
     Json,
 }
 

@@ -16,12 +16,14 @@ pub(crate) fn line(error: &clap::Error, verb: Option<&str>) -> String {
             "no command given".to_owned()
         }
         (ErrorKind::MissingRequiredArgument, _) => format!("missing {}", missing(error)),
+        (ErrorKind::TooFewValues, _) => format!("want {}", missing(error)),
         (ErrorKind::ValueValidation, Some(reason)) => format!("{}: {reason}", argument(error)),
         _ => one_line(first.trim_start_matches("error: ")),
     };
-    let tip = paragraphs.find_map(|paragraph| paragraph.trim().strip_prefix("tip: "));
-    let tip =
-        tip.and_then(|tips| tips.lines().next()).map(|tip| format!(" ({})", tip.trim())).unwrap_or_default();
+    // What is near to it, that is; not how to pass it as a value, which nobody wants.
+    let tip = paragraphs.find_map(|paragraph| paragraph.trim().strip_prefix("tip: a similar "));
+    let tip = tip.and_then(|tips| tips.lines().next());
+    let tip = tip.map(|tip| format!(" (a similar {})", tip.trim())).unwrap_or_default();
     let verb = verb.map(|verb| format!("{verb} ")).unwrap_or_default();
     format!("{what}{tip}; see 'agent {verb}--help'")
 }
@@ -65,6 +67,7 @@ fn argument(error: &clap::Error) -> String {
 fn missing(error: &clap::Error) -> String {
     match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::Strings(arguments)) => arguments.join(" ").replace("...", ""),
+        Some(ContextValue::String(argument)) => argument.replace("...", ""),
         _ => "arguments".to_owned(),
     }
 }
@@ -94,11 +97,8 @@ mod tests {
         check("agent frob", 1, "unrecognized subcommand 'frob'; see 'agent --help'");
         check("agent run", 125, "missing <IMAGE>; see 'agent run --help'");
         check("agent exec", 125, "missing <CONTAINER> <COMMAND>; see 'agent exec --help'");
-        check(
-            "agent exec box",
-            125,
-            "2 values required by '<CONTAINER> <COMMAND>...'; only 1 was provided; see 'agent exec --help'",
-        );
+        check("agent exec box", 125, "want <CONTAINER> <COMMAND>; see 'agent exec --help'");
+        check("agent run -x app", 125, "unexpected argument '-x' found; see 'agent run --help'");
         check("agent stop", 1, "missing <CONTAINER>; see 'agent stop --help'");
         check(
             "agent --root /x run --nam y app",

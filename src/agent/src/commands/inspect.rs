@@ -18,6 +18,9 @@ pub(crate) struct Inspect {
     /// What the names stand for; otherwise a container comes before an image
     #[arg(long = "type", value_enum)]
     kind: Option<Kind>,
+    /// json: all on one line
+    #[arg(short, long, value_enum)]
+    format: Option<InspectFormat>,
     /// Names, ids or references
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
@@ -28,6 +31,12 @@ pub(crate) struct Inspect {
 enum Kind {
     Container,
     Image,
+}
+
+/// How it is printed; indented otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum InspectFormat {
+    Json,
 }
 
 impl Inspect {
@@ -43,7 +52,11 @@ impl Inspect {
                 }
             }
         }
-        crate::print::line(&serde_json::to_string_pretty(&found)?)?;
+        let text = match self.format {
+            Some(InspectFormat::Json) => serde_json::to_string(&found)?,
+            None => serde_json::to_string_pretty(&found)?,
+        };
+        crate::print::line(&text)?;
         Ok(Exit::all(all))
     }
 

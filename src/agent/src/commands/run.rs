@@ -105,15 +105,13 @@ pub(crate) struct Run {
     pub(crate) image_and_command: Vec<String>,
 }
 
-/// When the registry is asked for the image.
+/// When the registry is asked for the image: each time, when it is not here, or never.
+// The variants have no documentation of their own, because help would then take a line for each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum PullPolicy {
-    /// Each time.
     Always,
-    /// When it is not here.
     #[default]
     Missing,
-    /// Never: what is not here is an error.
     Never,
 }
 

@@ -45,8 +45,10 @@ impl Trace {
         };
         let reference = self.subject.parse::<Reference>().ok().map(|reference| reference.to_string());
         for subject in container.into_iter().chain([self.subject.clone()]).chain(reference) {
-            let records = runtime.trace(&subject)?;
+            let mut records = runtime.trace(&subject)?;
             if !records.is_empty() {
+                // A step is recorded at its end, and told by its beginning.
+                records.sort_by_key(|record| record.time);
                 return Ok(records);
             }
         }

@@ -66,7 +66,7 @@ fn range(ports: &str, text: &str) -> Parsed<(u16, u16)> {
         let number =
             port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse::<u16>().ok()).flatten();
         number.ok_or_else(|| {
-            format!("'{port}' in '{text}' is no port: write HOST-PORT:CONTAINER-PORT, such as 8080:80")
+            format!("'{text}' is no mapping of ports: write HOST-PORT:CONTAINER-PORT, such as 8080:80")
         })
     };
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
