@@ -225,9 +225,9 @@ mod tests {
             protocol,
         };
         let network = Attachment {
-            ip: [10, 88, 0, 2].into(),
+            ip: [10, 86, 0, 2].into(),
             prefix_len: 16,
-            gateway: [10, 88, 0, 1].into(),
+            gateway: [10, 86, 0, 1].into(),
             mac: String::new(),
             ports: vec![mapping(None, 8080, Protocol::Tcp), mapping(Some("127.0.0.1"), 53, Protocol::Udp)],
             bridge: String::new(),
