@@ -71,6 +71,10 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<(), RuntimeError> {
     if options.command.is_empty() {
         return Err(RuntimeError::option("command", "give one"));
     }
+    if options.detach && options.tty {
+        let reason = "nobody would hold the terminal of a detached command: leave one of the two out";
+        return Err(RuntimeError::option("terminal", reason));
+    }
     environment(&options.env)?;
     if let Some(workdir) = &options.workdir {
         absolute("working directory", Path::new(workdir))?;

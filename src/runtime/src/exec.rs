@@ -3,11 +3,13 @@
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
+use container::FailedStart;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::Process;
@@ -40,11 +42,12 @@ struct Config {
 
 impl Runtime {
     /// Runs a command in the container. Without a terminal it has our standard output and error, and with
-    /// `interactive` our standard input.
+    /// `interactive` our standard input. With `detach` it returns when the command runs.
     ///
     /// # Errors
     /// [`RuntimeError::NotFound`], [`RuntimeError::NotRunning`], and options that cannot be had. A command that cannot
-    /// be executed is told by the exit code (126, 127), after the shim's message on standard error.
+    /// be executed is told by the exit code (126, 127), after the shim's message on standard error; a detached one by
+    /// [`RuntimeError::FailedStart`].
     pub fn exec(&self, name_or_id: &str, options: &ExecOptions) -> Result<ExecProcess, RuntimeError> {
         check::exec(options)?;
         let view = self.find(name_or_id)?;
@@ -65,10 +68,14 @@ impl Runtime {
         record::write(&file.0, &process::further(&first, options), false)?;
         let console = options.tty.then(|| Console::listen(&run_dir, &word)).transpose()?;
 
-        let child = self.spawn_exec(&view, options, &file.0, console.as_ref())?;
+        let said = options.detach.then(|| nameless(&run_dir, &word)).transpose()?;
+        let child = self.spawn_exec(&view, options, &file.0, console.as_ref(), said.as_ref())?;
         let mut exec = ExecProcess::of(view.name, child, file)?;
         if let Some(console) = console {
             exec.terminal = console.receive(&exec)?;
+        }
+        if let Some(said) = said {
+            exec.confirm(&said)?;
         }
         Ok(exec)
     }
@@ -79,6 +86,7 @@ impl Runtime {
         options: &ExecOptions,
         file: &Path,
         console: Option<&Console>,
+        said: Option<&File>,
     ) -> Result<Child, RuntimeError> {
         let shim = &self.config.shim;
         let mut command = shim_command(shim)?;
@@ -92,8 +100,12 @@ impl Runtime {
         }
         let own_stdio = !options.tty && !options.detach;
         let pass = |own: bool| if own { Stdio::inherit() } else { Stdio::null() };
-        // Standard error stays ours in any case, for what the shim itself may have to say.
         command.stdin(pass(own_stdio && options.interactive)).stdout(pass(own_stdio));
+        // What the shim itself has to say comes by standard error, whoever has the command's.
+        match said {
+            Some(said) => command.stderr(said.try_clone().file("copy a descriptor of a file in", file)?),
+            None => command.stderr(Stdio::inherit()),
+        };
         command.spawn().map_err(|source| RuntimeError::Shim { path: shim.clone(), source })
     }
 }
@@ -109,6 +121,20 @@ impl ExecProcess {
                 Err(RuntimeError::Process { operation: "open", pid, name, source })
             }
         }
+    }
+
+    /// Waits until the shim has started a detached command and exited; else the error is what it said.
+    fn confirm(&mut self, said: &File) -> Result<(), RuntimeError> {
+        let status = self.child.wait().map_err(|source| self.error("wait for", source))?;
+        if status.success() {
+            return Ok(());
+        }
+        let mut text = [0; 4096];
+        let length = said.read_at(&mut text, 0).map_err(|source| self.error("hear from", source))?;
+        let text = String::from_utf8_lossy(&text[..length]);
+        let line = text.lines().next_back().unwrap_or_default();
+        let message = line.strip_prefix("agent: ").unwrap_or(line).to_owned();
+        Err(RuntimeError::FailedStart(FailedStart { exit_code: status.code().unwrap_or(125), message }))
     }
 
     /// The master side of its terminal, if it has one.
@@ -195,6 +221,14 @@ impl Console {
         let (_, received) = receive().file("receive a terminal at", &self.file.0)?;
         Ok(received.into_iter().next())
     }
+}
+
+/// A file without a name, for what nobody may be left to read.
+fn nameless(folder: &Path, word: &str) -> Result<File, RuntimeError> {
+    let path = folder.join(format!("exec-{word}.err"));
+    let file = File::options().read(true).append(true).create_new(true).open(&path).file("create", &path)?;
+    fs::remove_file(&path).file("remove", &path)?;
+    Ok(file)
 }
 
 /// A file that goes with this value.

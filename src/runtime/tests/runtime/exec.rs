@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::time::Instant;
 
 use runtime::{ContainerOptions, ExecOptions, RuntimeError};
 
-use crate::node::{Node, named, names_in};
+use crate::node::{LIMIT, Node, named, names_in};
 
 fn script(text: &str) -> ExecOptions {
     ExecOptions { command: ["sh", "-c", text].map(str::to_owned).to_vec(), ..Default::default() }
@@ -73,6 +74,28 @@ fn a_signal_reaches_it() {
     terminal.read_exact(&mut said).unwrap();
     exec.kill(15).unwrap();
     assert_eq!(exec.wait().unwrap(), 9);
+    node.runtime.remove("app", true).unwrap();
+    node.assert_empty();
+}
+
+#[test]
+fn a_detached_command_goes_on_and_one_that_cannot_is_told() {
+    let node = Node::new();
+    let container = node.run(named("app", "sleep 1000"), false).unwrap();
+    let detached = |options: ExecOptions| ExecOptions { detach: true, ..options };
+    let told = node.path("lib/containers").join(&container.id).join("upper/tmp/told");
+    drop(node.runtime.exec("app", &detached(script("sleep 0.1; echo done > /tmp/told"))).unwrap());
+    let begun = Instant::now();
+    while std::fs::read_to_string(&told).unwrap_or_default() != "done\n" {
+        assert!(begun.elapsed() < LIMIT, "it does not go on");
+        std::thread::yield_now();
+    }
+    let missing = ExecOptions { command: vec!["/no/such".to_owned()], ..Default::default() };
+    let error = node.runtime.exec("app", &detached(missing)).expect_err("there is no such command");
+    assert_eq!(error.exit_code(), 127);
+    assert!(error.to_string().contains("/no/such"), "{error}");
+    let with_terminal = ExecOptions { tty: true, ..detached(script("true")) };
+    assert!(matches!(node.runtime.exec("app", &with_terminal), Err(RuntimeError::Option { .. })));
     node.runtime.remove("app", true).unwrap();
     node.assert_empty();
 }
