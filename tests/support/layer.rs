@@ -15,6 +15,7 @@ pub const MTIME: u64 = 1_700_000_000;
 pub struct Layer {
     tar: Vec<u8>,
     claimed_diff_id: Option<String>,
+    transferred: Option<Vec<u8>>,
 }
 
 /// One entry of an archive.
@@ -147,6 +148,12 @@ impl Layer {
         self
     }
 
+    /// Lets these bytes be transferred instead of the packed archive.
+    pub fn replaced_by(mut self, transferred: Vec<u8>) -> Self {
+        self.transferred = Some(transferred);
+        self
+    }
+
     /// The finished archive.
     pub fn archive(&self) -> Vec<u8> {
         [&self.tar[..], &[0; 1024]].concat()
@@ -159,6 +166,9 @@ impl Layer {
 
     /// The archive as it is transferred.
     pub fn compressed(&self) -> Vec<u8> {
+        if let Some(bytes) = &self.transferred {
+            return bytes.clone();
+        }
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(&self.archive()).and_then(|()| encoder.finish()).expect("memory takes it")
     }

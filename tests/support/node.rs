@@ -46,11 +46,21 @@ pub struct Node {
 }
 
 impl Node {
-    /// One whose registry has the images of this repo.
+    /// One whose registry has the images of this repo, and which has pulled [`PROBE`].
     ///
     /// # Panics
     /// Without root, or when the images were not built.
     pub fn new() -> Self {
+        let node = Self::fresh();
+        node.pull(PROBE);
+        node
+    }
+
+    /// One whose registry has the images of this repo, and which has pulled none.
+    ///
+    /// # Panics
+    /// Without root, or when the images were not built.
+    pub fn fresh() -> Self {
         let mut node = Self::offline();
         storage::fill(node.dir());
         node.serve(Registry::start(&node.netns, node.dir()));
@@ -132,7 +142,21 @@ impl Node {
         self.push_written(name, image).0
     }
 
-    /// The same, with what it consists of.
+    /// The same, and pulls it.
+    #[track_caller]
+    pub fn push_and_pull(&self, name: &str, image: &Image) -> String {
+        let name = self.push(name, image);
+        self.pull(&name);
+        name
+    }
+
+    /// Pulls an image.
+    #[track_caller]
+    pub fn pull(&self, name: &str) {
+        assert_eq!(self.agent(&["pull", "-q", name]).ok(), name);
+    }
+
+    /// The same as [`Self::push`], with what it consists of.
     #[track_caller]
     pub fn push_written(&self, name: &str, image: &Image) -> (String, Written) {
         let layout = self.dir().join("layouts").join(name);

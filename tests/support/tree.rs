@@ -55,7 +55,8 @@ impl Reader<'_> {
         if self.without.iter().any(|left_out| path == Path::new(left_out)) {
             return Ok(());
         }
-        let absolute = if path.as_os_str().is_empty() { self.root.to_owned() } else { self.root.join(path) };
+        // The root itself with a slash behind it, so that a link to it is followed.
+        let absolute = self.root.join(path);
         let metadata = fs::symlink_metadata(&absolute)?;
         let words = self.describe(path, &absolute, &metadata)?;
         self.tree.insert(path.to_owned(), words);

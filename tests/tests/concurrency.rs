@@ -10,7 +10,6 @@ use tests::{Node, PROBE};
 fn many_containers_start_and_go_at_once() {
     let count = skip::count(20, 50);
     let node = Node::new();
-    let _ = node.agent(&["pull", PROBE]).ok();
     let names: Vec<String> = (0..count).map(|at| format!("c{at}")).collect();
     let each = |work: &(dyn Fn(&str) + Sync)| {
         thread::scope(|scope| {
@@ -56,7 +55,6 @@ fn many_pulls_of_one_image_are_one() {
 #[test]
 fn one_name_is_given_once() {
     let node = Node::new();
-    let _ = node.agent(&["pull", PROBE]).ok();
     let outputs: Vec<_> = thread::scope(|scope| {
         let start = || node.agent(&["run", "-d", "--name", "one", PROBE, "wait"]);
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
@@ -73,7 +71,6 @@ fn one_name_is_given_once() {
 #[test]
 fn stop_remove_and_exec_at_once_leave_nothing() {
     let node = Node::new();
-    let _ = node.agent(&["pull", PROBE]).ok();
     for round in 0..5 {
         node.detached(&["--name", "one", PROBE, "wait"]);
         thread::scope(|scope| {

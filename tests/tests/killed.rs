@@ -41,7 +41,6 @@ impl Scene {
     /// Measures the operation `words` (in which `NAME` stands for the container's name), prepared by `prepare`.
     fn new(prepare: &[&str], words: &[&str]) -> Self {
         let node = Node::new();
-        let _ = node.agent(&["pull", PROBE]).ok();
         let mut scene =
             Scene { node, random: Random::seeded(), whole: Duration::ZERO, name: "first".to_owned() };
         // The first time is slower: it makes the bridge.

@@ -10,7 +10,6 @@ use tests::{Node, PROBE, within};
 #[test]
 fn a_busy_loop_is_throttled_to_its_cpu_quota() {
     let node = Node::new();
-    let _ = node.agent(&["pull", PROBE]).ok();
     // Two threads, so that half a processor is clearly less than what they would take.
     let told = node.probe(&["--cpus", "0.5"], &["spin", "2", "2"]);
     let share = told["share"].as_f64().unwrap_or_default();
@@ -44,7 +43,6 @@ fn a_busy_loop_is_throttled_to_its_cpu_quota() {
 #[test]
 fn without_a_limit_a_busy_loop_gets_a_whole_cpu() {
     let node = Node::new();
-    let _ = node.agent(&["pull", PROBE]).ok();
     let told = node.probe(&[], &["spin", "1"]);
     assert!(told["share"].as_f64().is_some_and(|share| share > 0.75), "{told}");
 }
@@ -52,7 +50,6 @@ fn without_a_limit_a_busy_loop_gets_a_whole_cpu() {
 #[test]
 fn an_allocation_beyond_the_limit_is_killed_and_reported() {
     let node = Node::new();
-    let _ = node.agent(&["pull", PROBE]).ok();
     let output = node.agent(&["run", "--name", "greedy", "--memory", "32m", PROBE, "alloc", "256"]);
     assert_eq!(output.code, 137, "{output:?}");
     assert!(output.stderr.contains("memory limit") && output.stderr.lines().count() == 1, "{output:?}");
@@ -101,7 +98,6 @@ const MONITOR_LIMIT: u64 = 24 << 20;
 #[test]
 fn a_flood_of_output_does_not_fill_the_monitor() {
     let node = Node::new();
-    let _ = node.agent(&["pull", PROBE]).ok();
     node.detached(&["--name", "flood", PROBE, "flood", "100000000"]);
     let monitor = monitor_of(node.pid("flood"));
     let mut most = 0;
@@ -118,7 +114,6 @@ fn a_flood_of_output_does_not_fill_the_monitor() {
 #[test]
 fn output_that_nobody_reads_waits() {
     let node = Node::new();
-    let _ = node.agent(&["pull", PROBE]).ok();
     let (reader, writer) = std::io::pipe().expect("a pipe can be made");
     let mut command = node.command();
     command.args(["run", "--name", "flood", PROBE, "flood", "20000000"]);

@@ -12,6 +12,11 @@ const DOUBT: Duration = Duration::from_millis(500);
 /// How long what must answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The beginning of the containers' network.
+fn subnet(ip: Ipv4Addr) -> [String; 2] {
+    [ip.octets()[0].to_string(), ip.octets()[1].to_string()]
+}
+
 /// Runs the payload's echo server in a container of this name.
 fn listen(node: &Node, name: &str, options: &[&str], port: &str, more: &[&str]) -> Ipv4Addr {
     node.detached(&[&["--name", name], options, &[PROBE, "listen", port], more].concat());
@@ -173,13 +178,12 @@ fn a_named_namespace_is_as_good() {
     let name = format!("agent-test-{}", std::process::id());
     let _ = tests::support::program::tool(["ip", "netns", "add", &name]);
     let path = format!("/run/netns/{name}");
-    let words = ["--netns", &path, "run", "-d", "--rm", "--name", "x", PROBE, "listen", "80"];
+    let words = ["--netns", &path, "run", "-d", "--rm", "--name", "box", PROBE, "listen", "80"];
     // A registry on another's loopback is not reached from there, so the image comes first.
-    let _ = node.agent(&["pull", PROBE]).ok();
     let id = node.agent(&words).ok();
     let told = json(&node.agent(&["--netns", &path, "exec", &id, "/probe"]).ok());
     let links = tests::support::program::tool(["ip", "-n", &name, "-o", "link"]);
-    let gone = node.agent(&["--netns", &path, "rm", "-f", "x"]);
+    let gone = node.agent(&["--netns", &path, "rm", "-f", "box"]);
     let after = tests::support::program::tool(["ip", "-n", &name, "-o", "link"]);
     let _ = tests::support::program::tool(["ip", "netns", "del", &name]);
     assert!(links.contains("agent0") && links.contains(": ve"), "{links}");
