@@ -52,6 +52,8 @@ pub struct Unpacked {
 pub fn unpack<R: BufRead>(archive: R, folder: &Path, limits: &Limits) -> Result<Unpacked> {
     let root =
         tree::open_root(folder).map_err(UnpackError::io("open", folder.as_os_str().as_encoded_bytes()))?;
+    // As any folder that no entry describes: the caller's folder is private, the container's root is not.
+    rustix::fs::fchmod(&root, MADE_MODE).map_err(UnpackError::io("change the mode of", b"/"))?;
     let mut unpacked = Unpacked::new(root, limits.clone());
     let mut archive = Archive::new(archive, limits);
     while let Some(entry) = archive.next()? {
