@@ -116,15 +116,16 @@ impl PullProgress for Bars {
     }
 }
 
-/// A line for each change.
+/// A line for each change; none before the registry has answered, so that a pull that fails says one thing.
 struct Lines<W> {
     to: Mutex<W>,
+    asked_for: Mutex<Option<String>>,
     names: Mutex<Vec<String>>,
 }
 
 impl<W: Write + Send> Lines<W> {
     fn new(to: W) -> Self {
-        Lines { to: Mutex::new(to), names: Mutex::new(Vec::new()) }
+        Lines { to: Mutex::new(to), asked_for: Mutex::default(), names: Mutex::default() }
     }
 
     fn say(&self, line: &str) {
@@ -135,10 +136,13 @@ impl<W: Write + Send> Lines<W> {
 
 impl<W: Write + Send> PullProgress for Lines<W> {
     fn resolving(&self, reference: &str) {
-        self.say(&format!("pulling {reference}"));
+        *lock(&self.asked_for) = Some(reference.to_owned());
     }
 
     fn layer(&self, _: usize, digest: &Digest, _: u64) {
+        if let Some(reference) = lock(&self.asked_for).take() {
+            self.say(&format!("pulling {reference}"));
+        }
         lock(&self.names).push(short(digest));
     }
 
@@ -161,6 +165,7 @@ mod tests {
     fn each_change_is_a_line() {
         let lines = Lines::new(Vec::new());
         lines.resolving("h/app:1");
+        assert!(lock(&lines.to).is_empty());
         lines.layer(0, &digest('a'), 10);
         lines.layer(1, &digest('b'), 10);
         lines.state(0, LayerState::Exists);
