@@ -42,7 +42,7 @@ fn many_containers_start_and_go_at_once() {
 
 #[test]
 fn many_pulls_of_one_image_are_one() {
-    let node = Node::new();
+    let node = Node::fresh();
     thread::scope(|scope| {
         for _ in 0..6 {
             scope.spawn(|| drop(node.agent(&["run", "--rm", tests::BASE, "true"]).ok()));

@@ -173,7 +173,7 @@ fn layers_that_reach_out_touch_nothing() {
 
 #[test]
 fn content_that_is_not_what_was_promised_is_refused() {
-    let node = Node::new();
+    let node = Node::fresh();
     let layer = || Layer::new().file("file", "x".repeat(100_000));
     let intact = layer().compressed();
     let altered = |change: fn(Vec<u8>) -> Vec<u8>| change(intact.clone());
@@ -202,6 +202,7 @@ fn content_that_is_not_what_was_promised_is_refused() {
         node.assert_nothing_left();
         // Mended, it comes whole.
         node.registry().replace_blob(&written.layers[0], &intact);
+        node.pull(&name);
         assert_eq!(node.agent(&["run", "--rm", &name, "out", "well"]).ok(), "well", "{what}");
         let _ = node.agent(&["rmi", "-f", &name]).ok();
     }
@@ -221,7 +222,7 @@ fn content_that_is_not_what_was_promised_is_refused() {
 
 #[test]
 fn an_archive_that_is_none_is_refused() {
-    let node = Node::new();
+    let node = Node::fresh();
     let pack = |bytes: &[u8]| {
         use std::io::Write;
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

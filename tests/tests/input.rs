@@ -49,7 +49,7 @@ fn wrong_arguments_are_told_in_one_line() {
             (&["run", "-v", "../a:/b", PROBE], 125, "../a"),
             (&["run", "-e", "=x", PROBE], 125, "=x"),
             (&["run", "--pull", "sometimes", PROBE], 125, "sometimes"),
-            (&["run", "--platform", "frob", PROBE], 125, "frob"),
+            (&["run", "--platform", "frob/frob/frob/frob", PROBE], 125, "frob"),
             (&["kill", "-s", "FROB", "x"], 1, "FROB"),
             (&["stop", "-t", "soon", "x"], 1, "soon"),
             (&["logs", "--since", "someday", "x"], 1, "someday"),
