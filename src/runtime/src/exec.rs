@@ -19,7 +19,6 @@ use crate::error::{FileContext, RuntimeError};
 use crate::monitor::shim_command;
 use crate::options::ExecOptions;
 use crate::runtime::Runtime;
-use crate::stop::short_path;
 use crate::view::ContainerView;
 use crate::{check, id, process, record};
 
@@ -190,7 +189,7 @@ impl Console {
         let file = Removed(run_dir.join(&name));
         let folder = File::open(run_dir).file("open", run_dir)?;
         // By a descriptor of the folder: a socket's path may only be 107 bytes long.
-        let listener = UnixListener::bind(short_path(&folder, &name)).file("bind", &file.0)?;
+        let listener = UnixListener::bind(sys::fd::path_in(&folder, name.as_ref())).file("bind", &file.0)?;
         let path = format!("/proc/{}/fd/{}/{name}", std::process::id(), folder.as_raw_fd());
         Ok(Console { listener, path: path.into(), file, _folder: folder })
     }

@@ -51,7 +51,7 @@ pub use network::{Attachment, NetworkError, PortHolder, PortMapping, Protocol};
 
 pub use error::RuntimeError;
 pub use exec::ExecProcess;
-pub use options::{ContainerOptions, ExecOptions, Limits, MountOption, NetworkMode};
+pub use options::{ContainerOptions, ExecOptions, Limits, MountOption, NetworkMode, TerminalSize};
 pub use runtime::{Runtime, RuntimeConfig};
 pub use signal::number as signal_number;
 pub use start::RunningContainer;

@@ -28,6 +28,8 @@ pub struct ContainerOptions {
     pub hostname: Option<String>,
     /// Give it a terminal.
     pub tty: bool,
+    /// The size that terminal has at first.
+    pub terminal_size: Option<TerminalSize>,
     /// Keep its standard input open.
     pub interactive: bool,
     /// Remove it when it ends.
@@ -48,6 +50,15 @@ pub struct ContainerOptions {
     pub cap_drop: Vec<String>,
     /// Labels of the container.
     pub labels: BTreeMap<String, String>,
+}
+
+/// The size of a terminal in character cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Rows.
+    pub rows: u16,
+    /// Columns.
+    pub cols: u16,
 }
 
 /// Limits on what a container may use; an absent one is not set.
@@ -119,6 +130,8 @@ pub struct ExecOptions {
     pub user: Option<String>,
     /// Give it a terminal.
     pub tty: bool,
+    /// The size that terminal has at first.
+    pub terminal_size: Option<TerminalSize>,
     /// Keep its standard input open (else it reads /dev/null).
     pub interactive: bool,
     /// Do not wait for it, and give it no standard output.

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use oci_spec::image::{Config, ImageConfiguration};
-use oci_spec::runtime::{LinuxCapabilities, Process, ProcessBuilder, User, UserBuilder};
+use oci_spec::runtime::{BoxBuilder, LinuxCapabilities, Process, ProcessBuilder, User, UserBuilder};
 
 use crate::error::RuntimeError;
-use crate::options::{ContainerOptions, ExecOptions};
+use crate::options::{ContainerOptions, ExecOptions, TerminalSize};
 
 /// The search path of a process that is given none.
 pub(crate) const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -68,7 +68,7 @@ pub(crate) fn first(
         .as_deref()
         .or_else(|| config.and_then(|config| config.user().as_deref()))
         .unwrap_or_default();
-    ProcessBuilder::default()
+    let mut process = ProcessBuilder::default()
         .terminal(options.tty)
         .user(self::user(user))
         .args(args)
@@ -78,7 +78,17 @@ pub(crate) fn first(
         .capabilities(capabilities)
         .no_new_privileges(true)
         .build()
-        .expect("every field has a default")
+        .expect("every field has a default");
+    process.set_console_size(options.terminal_size.map(console_size));
+    process
+}
+
+fn console_size(size: TerminalSize) -> oci_spec::runtime::Box {
+    BoxBuilder::default()
+        .height(u64::from(size.rows))
+        .width(u64::from(size.cols))
+        .build()
+        .expect("both fields are set")
 }
 
 /// A further process in a container whose first one is `first`.
@@ -90,7 +100,7 @@ pub(crate) fn further(first: &Process, options: &ExecOptions) -> Process {
     }
     merge(&mut env, &options.env);
     process.set_terminal(Some(options.tty));
-    process.set_console_size(None);
+    process.set_console_size(options.terminal_size.map(console_size));
     process.set_args(Some(options.command.clone()));
     process.set_env(Some(env));
     if let Some(workdir) = &options.workdir {

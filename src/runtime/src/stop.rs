@@ -1,8 +1,7 @@
 //! `stop`, `kill`, `wait`: a container's first process signalled, and its end awaited.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use container::state::ProcessRecord;
@@ -107,12 +106,7 @@ impl Runtime {
         let gone = |error: &io::Error| {
             matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
         };
-        // By a descriptor of the folder: a socket's path may only be 107 bytes long.
-        let folder = match std::fs::File::open(&run_dir) {
-            Err(error) if gone(&error) => return Ok(None),
-            other => other.file("open", &run_dir)?,
-        };
-        match StdioSocket::connect(&short_path(&folder, "attach.sock")) {
+        match StdioSocket::connect(&run_dir.join("attach.sock")) {
             Err(error) if gone(&error) => Ok(None),
             Err(source) => Err(RuntimeError::Monitor { operation: "connect to", id: id.to_owned(), source }),
             Ok(socket) => Ok(Some(socket)),
@@ -138,11 +132,6 @@ impl Runtime {
             None => Ok(()),
         }
     }
-}
-
-/// A path of a file in an open folder that is short however long the folder's own is.
-pub(crate) fn short_path(folder: &impl AsRawFd, name: &str) -> PathBuf {
-    Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name)
 }
 
 fn send(name: &str, process: &ProcessRecord, pidfd: &OwnedFd, signal: i32) -> Result<(), RuntimeError> {

@@ -25,7 +25,7 @@ use sys::process::CloneOptions;
 
 use crate::failure::{During, Failure};
 use crate::rootfs::{Links, Rootfs};
-use crate::stages::become_process;
+use crate::stages::{become_process, devices};
 use crate::start::{Starting, Stdio, exit_code, reap};
 
 /// Where statfs(2) says that a file system is devpts (linux/magic.h).
@@ -112,7 +112,14 @@ fn run(arguments: &Arguments) -> Result<i32, Failure> {
         setns(&container, CloneFlags::CLONE_NEWPID).during("join the container's pid namespace")?;
     }
     let starting = Starting::clone(&CloneOptions::default(), |channel| {
-        join(&plan, &cgroup, &container, namespaces, console.is_some(), channel)
+        let stdio = if console.is_some() {
+            Wanted::Terminal
+        } else if arguments.detach {
+            Wanted::Nothing
+        } else {
+            Wanted::Ours
+        };
+        join(&plan, &cgroup, &container, namespaces, stdio, channel)
     })?;
     let started = starting.finish(|_| {})?;
     if let (Some(console), Some(terminal)) = (&console, &started.terminal) {
@@ -150,6 +157,17 @@ fn run(arguments: &Arguments) -> Result<i32, Failure> {
     }
 }
 
+/// What the new process gets as standard input, output and error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// A terminal of the container.
+    Terminal,
+    /// What we have.
+    Ours,
+    /// /dev/null: nobody will be there to read.
+    Nothing,
+}
+
 /// What the new process does: into the cgroup while the host's cgroup files can still be named, into the namespaces,
 /// and on to its command.
 fn join(
@@ -157,7 +175,7 @@ fn join(
     cgroup: &Cgroup,
     container: &OwnedFd,
     namespaces: CloneFlags,
-    terminal: bool,
+    stdio: Wanted,
     channel: &ControlSocket,
 ) -> Result<Infallible, Failure> {
     cgroup.join().during("enter the container's cgroup")?;
@@ -167,20 +185,22 @@ fn join(
     let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .during("open the container's root")?;
     let root = Rootfs::new(root);
-    let stdio = if terminal {
-        let (master, slave) = open_terminal(&root)?;
-        channel
-            .send(&crate::stages::FromChild::Terminal, &[master.as_fd()])
-            .during("hand over the terminal")?;
-        Stdio::Terminal(slave)
-    } else {
-        Stdio::Inherited
+    let stdio = match stdio {
+        Wanted::Terminal => {
+            let (master, slave) = open_terminal(&root, plan.process.console_size)?;
+            channel
+                .send(&crate::stages::FromChild::Terminal, &[master.as_fd()])
+                .during("hand over the terminal")?;
+            Stdio::Terminal(slave)
+        }
+        Wanted::Nothing => Stdio::null()?,
+        Wanted::Ours => Stdio::Inherited,
     };
     become_process::run(&plan.process, plan.seccomp.as_ref(), stdio, channel, &root)
 }
 
 /// Opens a terminal in the container's devpts. The container could have put anything there since it was mounted.
-fn open_terminal(root: &Rootfs) -> Result<(OwnedFd, OwnedFd), Failure> {
+fn open_terminal(root: &Rootfs, size: Option<(u16, u16)>) -> Result<(OwnedFd, OwnedFd), Failure> {
     let flags = OFlag::O_PATH;
     let path = Path::new("/dev/pts/ptmx");
     let found = root.open(path, flags, Links::Refuse).during("find /dev/pts/ptmx in the container")?;
@@ -196,7 +216,7 @@ fn open_terminal(root: &Rootfs) -> Result<(OwnedFd, OwnedFd), Failure> {
     if stat.st_rdev != makedev(5, 2) {
         return Err(Failure::new("/dev/pts/ptmx in the container was exchanged"));
     }
-    let slave = sys::pty::open_peer(&master).during("open the terminal's other end")?;
+    let slave = devices::open_slave(&master, size)?;
     Ok((master, slave))
 }
 

@@ -1,6 +1,7 @@
 //! Starting a process that runs stages: cloned from here, followed until it has become its command.
 
 use std::convert::Infallible;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -29,6 +30,16 @@ pub enum Stdio {
         /// Its standard error.
         stderr: OwnedFd,
     },
+}
+
+impl Stdio {
+    /// /dev/null for all three.
+    pub fn null() -> Result<Self, Failure> {
+        let null: OwnedFd =
+            File::options().read(true).write(true).open("/dev/null").during("open /dev/null")?.into();
+        let copy = || null.try_clone().during("copy a descriptor");
+        Ok(Stdio::Pipes { stdin: copy()?, stdout: copy()?, stderr: copy()? })
+    }
 }
 
 /// A process on its way to become a command.

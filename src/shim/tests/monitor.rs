@@ -265,8 +265,9 @@ fn input_reaches_it_and_ends() {
 
 #[test]
 fn a_terminal_has_a_size_and_is_the_controlling_one() {
-    let mut case = Case::new("terminal", &["sh", "-c", "tty; read line; stty size; echo got $line"]);
+    let mut case = Case::new("terminal", &["sh", "-c", "stty size; tty; read line; stty size; echo got $line"]);
     case.config["process"]["terminal"] = json!(true);
+    case.config["process"]["consoleSize"] = json!({"height": 11, "width": 22});
     case.spec.stdin = true;
     let running = case.begin();
     running.started().expect("it starts");
@@ -274,7 +275,7 @@ fn a_terminal_has_a_size_and_is_the_controlling_one() {
     running.client().send(&Frame::Stdin(b"hello\n"), MsgFlags::empty()).expect("sent");
     let (stdout, _, exit) = running.output();
     assert_eq!(exit.exit_code, 0, "{stdout}");
-    for expected in ["/dev/pts/0\r\n", "33 77\r\n", "got hello\r\n"] {
+    for expected in ["11 22\r\n", "/dev/pts/0\r\n", "33 77\r\n", "got hello\r\n"] {
         assert!(stdout.contains(expected), "{stdout:?}");
     }
     running.released();

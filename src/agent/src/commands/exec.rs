@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use runtime::{ExecOptions, Runtime};
+use runtime::{ExecOptions, Runtime, TerminalSize};
 
 use crate::attach::{ProcessEnded, ProcessPump, RawMode, Signals};
 use crate::exit::Exit;
@@ -52,6 +52,7 @@ impl Exec {
             workdir: self.workdir.clone(),
             user: self.user.clone(),
             tty: self.tty,
+            terminal_size: self.tty.then(our_terminal_size).flatten(),
             interactive: self.interactive,
             detach: self.detach,
         };
@@ -89,4 +90,13 @@ impl Exec {
 /// The first of our streams that is a terminal.
 pub(crate) fn our_terminal<'a>(streams: &[BorrowedFd<'a>]) -> Option<BorrowedFd<'a>> {
     streams.iter().copied().find(|stream| stream.is_terminal())
+}
+
+/// The size of our terminal, if we have one.
+pub(crate) fn our_terminal_size() -> Option<TerminalSize> {
+    let (stdin, stdout) = (io::stdin(), io::stdout());
+    let terminal = our_terminal(&[stdout.as_fd(), stdin.as_fd()])?;
+    // One that tells no size leaves the container's at its default.
+    let size = sys::tty::window_size(terminal).ok()?;
+    Some(TerminalSize { rows: size.rows, cols: size.cols })
 }

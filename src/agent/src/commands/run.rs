@@ -13,7 +13,7 @@ use runtime::{
 };
 
 use crate::attach::{ContainerPump, Ended, RawMode, Signals};
-use crate::commands::exec::our_terminal;
+use crate::commands::exec::{our_terminal, our_terminal_size};
 use crate::commands::pull::pull;
 use crate::exit::Exit;
 use crate::flags::{
@@ -166,6 +166,7 @@ impl Run {
             user: self.user.clone(),
             hostname: self.hostname.clone(),
             tty: self.tty,
+            terminal_size: self.tty.then(our_terminal_size).flatten(),
             interactive: self.interactive,
             remove: self.rm,
             mounts: self.volumes.iter().chain(&self.tmpfs).cloned().collect(),

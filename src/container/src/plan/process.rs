@@ -28,6 +28,8 @@ pub struct ProcessPlan {
     pub oom_score_adj: Option<i32>,
     /// Whether it has a terminal.
     pub terminal: bool,
+    /// The size of that terminal at first: rows, columns.
+    pub console_size: Option<(u16, u16)>,
     /// Whether it is killed when its parent dies: so is the first process of a container.
     pub parent_death_kills: bool,
 }
@@ -120,9 +122,20 @@ impl ProcessPlan {
                 .collect(),
             oom_score_adj: process.oom_score_adj(),
             terminal: process.terminal() == Some(true),
+            console_size: process.console_size().as_ref().map(size).transpose()?,
             parent_death_kills: false,
         })
     }
+}
+
+fn size(size: &oci_spec::runtime::Box) -> Result<(u16, u16), PlanError> {
+    let cells = |cells: u64| {
+        u16::try_from(cells).map_err(|_| PlanError::Invalid {
+            what: "process.consoleSize".to_owned(),
+            reason: format!("{cells} is more than {}", u16::MAX),
+        })
+    };
+    Ok((cells(size.height())?, cells(size.width())?))
 }
 
 fn user(user: &User) -> UserPlan {

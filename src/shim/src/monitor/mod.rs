@@ -21,7 +21,7 @@ use nix::sys::socket::MsgFlags;
 use sys::process::CloneOptions;
 
 use crate::failure::{During, Failure};
-use crate::stages::{self, become_process};
+use crate::stages;
 use crate::start::{Started, Starting, Stdio};
 use serve::Streams;
 
@@ -207,9 +207,7 @@ impl Monitor {
 /// Our ends of the first process's stdio, and its own. With a terminal both come later, from inside.
 fn streams(plan: &Plan, stdin: bool) -> Result<(Streams, Stdio), Failure> {
     if plan.process.terminal {
-        let null = become_process::null()?;
-        let copy = || null.try_clone().during("copy a descriptor");
-        return Ok((Streams::none(), Stdio::Pipes { stdin: copy()?, stdout: copy()?, stderr: copy()? }));
+        return Ok((Streams::none(), Stdio::null()?));
     }
     let pipe = || io::pipe().during("make a pipe");
     let (stdout, childs_stdout) = pipe()?;
@@ -218,7 +216,7 @@ fn streams(plan: &Plan, stdin: bool) -> Result<(Streams, Stdio), Failure> {
         let (reader, writer) = pipe()?;
         (reader.into(), Some(writer.into()))
     } else {
-        (become_process::null()?, None)
+        (File::open("/dev/null").during("open /dev/null")?.into(), None)
     };
     let streams = Streams::pipes(stdin, stdout.into(), stderr.into())?;
     let stdio =

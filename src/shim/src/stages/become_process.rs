@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -255,10 +254,4 @@ fn not_executable(command: &CStr, errno: Errno) -> Failure {
         other => other.desc(),
     };
     Failure::with_code(code, format!("exec: {:?}: {reason}", command.to_string_lossy()))
-}
-
-/// Opens the null device of the host, checked by number.
-pub fn null() -> Result<OwnedFd, Failure> {
-    let null = File::options().read(true).write(true).open("/dev/null").during("open /dev/null")?;
-    Ok(null.into())
 }

@@ -1,11 +1,13 @@
 //! The container's /dev: the devices every container has (runtime-spec, config-linux.md), and its terminal.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknodat};
 use nix::unistd::symlinkat;
+
+use sys::tty::{WindowSize, set_window_size};
 
 use super::mounts::Made;
 use crate::failure::{During, Failure};
@@ -41,7 +43,6 @@ pub fn populate(dev: &OwnedFd) -> Result<(), Failure> {
 
 /// Opens the null device in the container's own /dev, and makes sure that it is the null device.
 pub fn open_null(dev: &OwnedFd) -> Result<OwnedFd, Failure> {
-    use std::os::fd::AsFd;
     let null = open_in(dev.as_fd(), Path::new("null"), OFlag::O_PATH, Links::Refuse)
         .during("open the container's /dev/null")?;
     let stat = fstat(&null).during("look at the container's /dev/null")?;
@@ -53,12 +54,16 @@ pub fn open_null(dev: &OwnedFd) -> Result<OwnedFd, Failure> {
 }
 
 /// Makes a terminal in the container's devpts, and its other end the container's console. Returns master and slave.
-pub fn open_terminal(devpts: &OwnedFd, made: &Made, root: &Rootfs) -> Result<(OwnedFd, OwnedFd), Failure> {
-    use std::os::fd::AsFd;
+pub fn open_console(
+    devpts: &OwnedFd,
+    made: &Made,
+    root: &Rootfs,
+    size: Option<(u16, u16)>,
+) -> Result<(OwnedFd, OwnedFd), Failure> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
     let master =
         open_in(devpts.as_fd(), Path::new("ptmx"), flags, Links::Refuse).during("open a terminal")?;
-    let slave = sys::pty::open_peer(&master).during("open the terminal's other end")?;
+    let slave = open_slave(&master, size)?;
     if made.dev.is_some() {
         let console = root
             .place(Path::new("/dev/console"), Place::File, Links::Refuse)
@@ -67,4 +72,13 @@ pub fn open_terminal(devpts: &OwnedFd, made: &Made, root: &Rootfs) -> Result<(Ow
         sys::mount::attach(&tree, &console).during("bind the terminal to /dev/console")?;
     }
     Ok((master, slave))
+}
+
+/// Opens the other end of a terminal and gives it a size: rows, columns.
+pub fn open_slave(master: &OwnedFd, size: Option<(u16, u16)>) -> Result<OwnedFd, Failure> {
+    let slave = sys::pty::open_peer(master).during("open the terminal's other end")?;
+    if let Some((rows, cols)) = size {
+        set_window_size(slave.as_fd(), WindowSize { rows, cols }).during("set the terminal's size")?;
+    }
+    Ok(slave)
 }

@@ -15,7 +15,7 @@
 //! it resolves paths by descriptor only.
 
 pub mod become_process;
-mod devices;
+pub mod devices;
 mod mounts;
 mod protect;
 mod root;
@@ -89,7 +89,7 @@ pub fn run(
 
     let made = mounts::make(plan, &root)?;
     let terminal = match (&made.devpts, plan.process.terminal) {
-        (Some(devpts), true) => Some(devices::open_terminal(devpts, &made, &root)?),
+        (Some(devpts), true) => Some(devices::open_console(devpts, &made, &root, plan.process.console_size)?),
         (None, true) => return Err(Failure::new("a terminal needs a devpts mount at /dev/pts")),
         (_, false) => None,
     };
