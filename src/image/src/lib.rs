@@ -6,7 +6,7 @@
 //!                                    └─ layers ──> decompress ──> unpack ──> ImageStore
 //! ```
 //!
-//! - [`reference`]: `registry/namespace/name:tag@digest`, by the distribution specification.
+//! - [`reference`](mod@reference): `registry/namespace/name:tag@digest`, by the distribution specification.
 //! - [`registries`], [`credentials`]: how a registry is reached, and as whom.
 //! - `registry`: one endpoint; `manifest`: the documents, bounded and checked.
 //! - [`pull`](ImageStore::pull): layers in parallel, each digested, decompressed and unpacked as it comes.

@@ -322,7 +322,7 @@ mod tests {
         let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
         for (text, served, word) in [
             (format!(r#"{{"schemaVersion":2,"config":{config},"layers":[],"manifests":[]}}"#), None, "both"),
-            (format!(r#"{{"schemaVersion":2,"manifests":[],"layers":[]}}"#), None, "both"),
+            (r#"{"schemaVersion":2,"manifests":[],"layers":[]}"#.into(), None, "both"),
             (
                 format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","config":{config},"layers":[]}}"#),
                 None,

@@ -14,6 +14,7 @@ mod tree;
 use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -351,6 +352,29 @@ fn names_and_ids_are_found_and_nothing_else_is() {
     assert_eq!((summary.reference.as_deref(), summary.layers, summary.size), (Some(&*name), 1, 1));
     assert_eq!((summary.repository(), summary.tag()), (Some(format!("{HOST}/found")), Some("1".into())));
     assert_eq!(summary.created.expect("said").to_string(), "2020-01-02T03:04:05Z");
+}
+
+#[test]
+fn nobody_else_can_look_into_the_store() {
+    own_network();
+    let registry = Registry::start(false);
+    let layer = Layer::new().folder("./", 0o755).file("su", 0o4755, b"#!").end();
+    let layout = Layout::new(&[(&layer, Packing::Gzip)], "private");
+    registry.push(layout.path(), "t", "private", &[]);
+    let node = Node::new();
+    let image = node.pull(&format!("{HOST}/private")).expect("pulled");
+    let layer = image.chain[0].hex();
+    let mode = |path: &str| fs::metadata(node.root().join(path)).expect(path).permissions().mode() & 0o7777;
+    for folder in ["", "content", "content/blobs", "content/blobs/sha256", "layers", "images", "tmp", "locks"]
+    {
+        assert_eq!(mode(folder), 0o700, "{folder}");
+    }
+    assert_eq!(mode(&format!("layers/{layer}")), 0o700);
+    assert_eq!(mode(&format!("layers/{layer}/fs")), 0o755, "as the image says");
+    assert_eq!(mode(&format!("layers/{layer}/fs/su")), 0o4755);
+    for blob in node.names("content/blobs/sha256") {
+        assert_eq!(mode(&format!("content/blobs/sha256/{blob}")), 0o600, "{blob}");
+    }
 }
 
 #[test]

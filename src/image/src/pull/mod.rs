@@ -16,12 +16,13 @@ use self::resolve::Resolved;
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::platform::Platform;
-use crate::progress::PullProgress;
+use crate::progress::{LayerState, PullProgress};
 use crate::reference::Reference;
 use crate::registries::Registries;
+use crate::store::layout::{self, Layout};
 use crate::store::record::{ImageRecord, LayerRecord};
 use crate::store::work::Work;
-use crate::store::{Image, ImageStore, layer, layout, lock::Lock};
+use crate::store::{Image, ImageStore, layer, lock::Lock};
 use crate::unpack::Limits;
 
 /// How an image is pulled.
@@ -57,12 +58,18 @@ impl ImageStore {
         let registries = Registries::read(&self.config_root)?;
         let name = reference.to_string();
         progress.resolving(&name);
-        let resolved = resolve::resolve(&registries, reference, options, tracer).await?;
+        let resolved = resolve::resolve(&self.layout, &registries, reference, options, tracer).await?;
         self.layout.prepare()?;
 
         let plans = layers::plan(&resolved);
         for (index, plan) in plans.iter().enumerate() {
             progress.layer(index, &plan.layer.digest, plan.layer.size);
+        }
+        if let Some(record) = self.unchanged(&name, &resolved, &plans)? {
+            for index in 0..plans.len() {
+                progress.state(index, LayerState::Exists);
+            }
+            return self.image(&record);
         }
         let needs = needs(&resolved, &plans);
         let (gone, mut all_gone) = mpsc::channel(1);
@@ -76,6 +83,23 @@ impl ImageStore {
             self.sweep()?;
         }
         self.image(&pulled?)
+    }
+
+    /// The record of a name that stands for just this image already, with all that belongs to it.
+    fn unchanged(&self, name: &str, resolved: &Resolved, plans: &[LayerPlan]) -> Result<Option<ImageRecord>> {
+        // While the lock is held nothing is taken away.
+        let _hold = Lock::hold(&self.layout.store_lock())?;
+        let Some(record) = find_or_mend(&self.layout, name)? else { return Ok(None) };
+        let same = record.digest == resolved.digest && record.manifest == resolved.manifest_digest;
+        if !same || !resolved.documents.iter().all(|(digest, _)| self.layout.blob(digest).exists()) {
+            return Ok(None);
+        }
+        for plan in plans {
+            if layer::find(&self.layout, &plan.chain)?.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(record))
     }
 
     #[expect(clippy::too_many_arguments, reason = "one step of `pull`, set apart for what comes after it")]
@@ -150,11 +174,7 @@ impl ImageStore {
         layout::sync_folder(&self.layout.links())?;
         layout::sync_folder(&self.layout.layers())?;
         let name = record.reference.as_deref().expect("a pulled image has a name");
-        let before = ImageRecord::find(&self.layout, name).or_else(|error| match error {
-            // Whatever was wrong with it is mended now.
-            ImageError::Damaged { .. } => Ok(None),
-            error => Err(error),
-        })?;
+        let before = find_or_mend(&self.layout, name)?;
         let all = if before.is_some() { ImageRecord::all(&self.layout)? } else { Vec::new() };
         if let Some(before) = before.filter(|before| before.config != record.config) {
             // A container may still use it, and it may be wanted again: it stays, without a name.
@@ -182,6 +202,14 @@ impl ImageStore {
         drop(hold);
         trash.finish()
     }
+}
+
+/// The record of a name; a damaged one counts as none, because it is about to be written again.
+fn find_or_mend(layout: &Layout, name: &str) -> Result<Option<ImageRecord>> {
+    ImageRecord::find(layout, name).or_else(|error| match error {
+        ImageError::Damaged { .. } => Ok(None),
+        error => Err(error),
+    })
 }
 
 /// The work of a pull, shared with the threads that write to its folder, which is not removed under them.

@@ -10,6 +10,7 @@ use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registries::Registries;
 use crate::registry::{EndpointResult, Failure, Fetched, Registry};
+use crate::store::layout::Layout;
 
 /// An image whose documents are here and checked, and the endpoint that has its layers.
 pub(crate) struct Resolved {
@@ -26,6 +27,7 @@ pub(crate) struct Resolved {
 
 /// Asks each endpoint of the reference's registry, in order, until one has the image.
 pub(crate) async fn resolve(
+    layout: &Layout,
     registries: &Registries,
     reference: &Reference,
     options: &PullOptions,
@@ -34,7 +36,7 @@ pub(crate) async fn resolve(
     let mut attempts: Vec<Attempt> = Vec::new();
     for endpoint in registries.endpoints(reference) {
         let registry = Registry::new(endpoint.clone(), reference)?;
-        match ask(registry, reference, options, tracer).await {
+        match ask(layout, registry, reference, options, tracer).await {
             Ok(resolved) => return Ok(resolved),
             Err(failure) => attempts.push(failure.attempt(&endpoint)?),
         }
@@ -43,6 +45,7 @@ pub(crate) async fn resolve(
 }
 
 async fn ask(
+    layout: &Layout,
     registry: Registry,
     reference: &Reference,
     options: &PullOptions,
@@ -94,7 +97,10 @@ async fn ask(
     let mut step = tracer.step("image", "config.fetch");
     let expected = &manifest.config;
     step.fact("digest", expected.digest).fact("bytes", expected.size);
-    let bytes = registry.small_blob(&expected.digest, expected.size).await?;
+    let bytes = match layout.document(&expected.digest) {
+        Some(bytes) => bytes,
+        None => registry.small_blob(&expected.digest, expected.size).await?,
+    };
     check(&bytes, &expected.digest, Some(expected.size), "the configuration of", &what)?;
     let config = manifest::config(&bytes, &manifest, &what)?;
     if options.platform.is_some() && config.platform.fit(&wanted).is_none() {

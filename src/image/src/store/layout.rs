@@ -40,6 +40,12 @@ impl Layout {
         self.blobs().join(digest.hex())
     }
 
+    /// The bytes of a document that is in the store and is what its name says.
+    pub(crate) fn document(&self, digest: &Digest) -> Option<Vec<u8>> {
+        // One that cannot be read, or is damaged, is fetched again.
+        fs::read(self.blob(digest)).ok().filter(|bytes| Digest::of(bytes) == *digest)
+    }
+
     pub(crate) fn layers(&self) -> PathBuf {
         self.root.join("layers")
     }

@@ -4,8 +4,9 @@
 //! the lock is held, nothing that its `needs` file names is removed from the store.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -28,9 +29,7 @@ impl Work {
     pub(crate) fn begin(layout: &Layout, needs: impl IntoIterator<Item = Digest>) -> Result<Work> {
         let hold = Lock::hold(&layout.store_lock())?;
         let abandoned = abandoned(layout)?;
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = layout.tmp().join(format!("{}-{count}", std::process::id()));
-        layout::make_folder(&folder)?;
+        let folder = new_folder(layout)?;
         let lock = Lock::try_passing(&lock_of(&folder))?.ok_or_else(|| ImageError::Io {
             operation: "lock",
             path: folder.clone(),
@@ -98,6 +97,19 @@ fn abandoned(layout: &Layout) -> Result<Vec<Work>> {
         }
     }
     Ok(found)
+}
+
+/// A folder that is new, whoever had our process id before.
+fn new_folder(layout: &Layout) -> Result<PathBuf> {
+    loop {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = layout.tmp().join(format!("{}-{count}", std::process::id()));
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(ImageError::io("make the folder", folder)(error)),
+            Ok(()) => return Ok(folder),
+        }
+    }
 }
 
 fn lock_of(folder: &Path) -> PathBuf {

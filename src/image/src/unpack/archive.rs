@@ -10,6 +10,7 @@ use tar::{EntryType, GnuExtSparseHeader, Header};
 
 use super::error::{Result, UnpackError};
 use super::limits::Limits;
+use super::metadata::Attributes;
 use super::pax::{self, Pax, Time, decimal};
 
 const BLOCK: u64 = 512;
@@ -47,7 +48,7 @@ pub(crate) struct Entry {
     pub(crate) mtime: Time,
     /// Major and minor number.
     pub(crate) device: (u32, u32),
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) xattrs: Attributes,
     /// Bytes of the file, holes included.
     pub(crate) size: u64,
     /// The pieces that have data, in order; one for a file without holes.
@@ -348,7 +349,7 @@ impl<'a, R: BufRead> Archive<'a, R> {
     /// Checks a map: in order, inside the file, and of exactly the data that is stored.
     fn pieces(&self, path: &[u8], size: u64, numbers: &[u64]) -> Result<Vec<Piece>> {
         let wrong = || UnpackError::entry(path, "has a sparse map that does not fit its data");
-        if numbers.len() % 2 != 0 || numbers.len() / 2 > self.limits.pieces {
+        if !numbers.len().is_multiple_of(2) || numbers.len() / 2 > self.limits.pieces {
             return Err(wrong());
         }
         let mut pieces = Vec::with_capacity(numbers.len() / 2);

@@ -8,6 +8,9 @@ use rustix::io::Errno;
 use super::error::{Result, UnpackError};
 use super::pax::Time;
 
+/// Extended attributes: names and values, both of any bytes.
+pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What is set on a new file besides its content.
 #[derive(Debug, Clone)]
 pub(crate) struct Metadata<'a> {
@@ -97,7 +100,7 @@ fn unsupported(set: std::result::Result<(), Errno>, path: &[u8]) -> Result<u64> 
 }
 
 /// The attributes of an open file or folder that belong to the image.
-pub(crate) fn attributes(file: BorrowedFd<'_>) -> std::result::Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+pub(crate) fn attributes(file: BorrowedFd<'_>) -> std::result::Result<Attributes, Errno> {
     let mut list = vec![0_u8; 64 << 10];
     let bytes = match rustix::fs::flistxattr(file, &mut list[..]) {
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),

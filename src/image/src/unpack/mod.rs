@@ -2,8 +2,8 @@
 //!
 //! A layer is unpacked without those below it, so that all layers of an image can be unpacked at once:
 //!
-//! 1. [`unpack`] writes every entry by descriptor ([`tree`]) and turns whiteouts into overlayfs's marks;
-//! 2. what depends on the layers below, when they are there, is settled by [`Unpacked::settle`] ([`below`]):
+//! 1. [`unpack`] writes every entry by descriptor (`tree`) and turns whiteouts into overlayfs's marks;
+//! 2. what depends on the layers below, when they are there, is settled by [`Unpacked::settle`] (`below`):
 //!    the attributes of folders that the archive left out, paths through links of lower layers, hard links
 //!    to their files, and whiteouts of nothing.
 //!

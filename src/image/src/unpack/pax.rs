@@ -4,6 +4,7 @@
 //! (a file capability often does); the tar crate's own iterator splits at newlines.
 
 use super::error::{Result, UnpackError};
+use super::metadata::Attributes;
 
 /// One time, as `tv_sec` and `tv_nsec`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub(crate) struct Pax {
     pub(crate) gid: Option<u32>,
     pub(crate) mtime: Option<Time>,
     /// Names without their `SCHILY.xattr.` prefix.
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) xattrs: Attributes,
     pub(crate) sparse: SparseRecords,
 }
 

@@ -530,6 +530,37 @@ fn what_gnu_tar_writes_is_read() {
 }
 
 #[test]
+fn a_folder_swapped_for_a_link_meanwhile_leads_nowhere() {
+    let place = Place::new("swapped");
+    let folder = place.root.join("layer");
+    fs::create_dir(&folder).expect("a folder");
+    symlink(place.root.join("outside"), folder.join("link")).expect("a link");
+    let mut archive = Tar::default().folder("d");
+    for at in 0..1500 {
+        archive = archive.file(&format!("d/{at}"), "x").file(&format!("e/{at}"), "x").folder("d");
+    }
+    let archive = archive.end();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let swaps = std::thread::scope(|scope| {
+        let swapping = scope.spawn(|| {
+            let (mut swaps, swap) = (0_u64, rustix::fs::RenameFlags::EXCHANGE);
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let (from, to) = (folder.join("d"), folder.join("link"));
+                let swapped = rustix::fs::renameat_with(rustix::fs::CWD, &from, rustix::fs::CWD, &to, swap);
+                swaps += u64::from(swapped.is_ok());
+            }
+            swaps
+        });
+        // Whether it succeeds depends on who is faster.
+        drop(unpack(&archive[..], &folder, &Limits::default()));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        swapping.join().expect("it ends")
+    });
+    assert!(swaps > 0, "it was swapped");
+    place.assert_outside_untouched();
+}
+
+#[test]
 fn damaged_archives_are_refused() {
     let place = Place::new("damaged");
     let good = Tar::default().file("x", "data").end();

@@ -120,6 +120,43 @@ fn credentials_come_from_dockers_configuration_too() {
 }
 
 #[test]
+fn a_registry_is_trusted_by_the_authority_that_is_configured_for_it() {
+    own_network();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (certificate, key) = (folder.path().join("ca.pem"), folder.path().join("key.pem"));
+    run(Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate));
+    let registry = Registry::start_with(false, Some((&certificate, &key)));
+    one_layer(&registry, "secure");
+    let node = Node::new();
+    let name = format!("{HOST}/secure");
+    node.configure("");
+    let error = node.pull(&name).expect_err("nobody trusts it");
+    assert!(error.is_unreachable() && line(&error).contains("certificate"), "{}", line(&error));
+    node.configure(&format!("[host.\"{HOST}\"]\nca-file = \"{}\"\n", certificate.display()));
+    node.pull(&name).expect("pulled");
+    node.configure(&format!("[host.\"{HOST}\"]\nca-file = \"{}\"\n", key.display()));
+    let text = line(&node.pull(&name).expect_err("no certificate in it"));
+    assert!(text.contains("key.pem"), "{text}");
+}
+
+#[test]
+fn tls_to_a_plain_registry_says_how_to_mend_it() {
+    own_network();
+    let registry = Registry::start(false);
+    one_layer(&registry, "plain");
+    let node = Node::new();
+    node.configure("");
+    let text = line(&node.pull(&format!("{HOST}/plain")).expect_err("it speaks no TLS"));
+    assert!(text.contains("plain-http = true"), "{text}");
+}
+
+#[test]
 fn tampered_content_is_refused_and_nothing_of_it_stays() {
     own_network();
     let registry = Registry::start(false);

@@ -30,7 +30,15 @@ pub struct Registry {
 impl Registry {
     /// Starts a registry, with passwords or without, and waits until it listens.
     pub fn start(passwords: bool) -> Registry {
+        Registry::start_with(passwords, None)
+    }
+
+    /// The same, with TLS when a certificate and its key are given.
+    pub fn start_with(passwords: bool, tls: Option<(&Path, &Path)>) -> Registry {
         let folder = tempfile::tempdir().expect("a folder");
+        let tls = tls.map_or(String::new(), |(certificate, key)| {
+            format!(", tls: {{certificate: {}, key: {}}}", certificate.display(), key.display())
+        });
         let auth = if passwords {
             let file = folder.path().join("htpasswd");
             fs::write(&file, HTPASSWD).expect("written");
@@ -40,7 +48,7 @@ impl Registry {
         };
         let config = folder.path().join("config.yml");
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: {HOST}}}\n{auth}",
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: {HOST}{tls}}}\n{auth}",
             folder.path().join("data").display()
         );
         fs::write(&config, text).expect("written");

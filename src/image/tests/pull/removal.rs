@@ -24,7 +24,7 @@ fn shared_layers_stay_until_their_last_image_goes() {
     let unused = |_: &str| None;
 
     let removed = node.store.remove(&one, &unused, false).expect("removed");
-    assert_eq!(removed.untagged, [one.clone()]);
+    assert_eq!(removed.untagged, std::slice::from_ref(&one));
     assert_eq!(removed.deleted, [first.id.clone(), first.chain[1].to_string()]);
     assert!(node.store.resolve(&one).expect("readable").is_none());
     assert!(node.store.layer_dirs(&second).iter().all(|folder| folder.is_dir()));
