@@ -17,7 +17,16 @@ pub(crate) fn line(error: &clap::Error, verb: Option<&str>) -> String {
         }
         (ErrorKind::MissingRequiredArgument, _) => format!("missing {}", missing(error)),
         (ErrorKind::TooFewValues, _) => format!("want {}", missing(error)),
-        (ErrorKind::ValueValidation, Some(reason)) => format!("{}: {reason}", argument(error)),
+        (ErrorKind::ValueValidation, Some(reason)) => {
+            let (argument, reason) = (argument(error), reason.to_string());
+            match error.get(ContextKind::InvalidValue) {
+                // Our own reasons quote the value, those of numbers do not.
+                Some(ContextValue::String(value)) if !reason.contains(value.as_str()) => {
+                    format!("{argument}: '{value}' cannot be used: {reason}")
+                }
+                _ => format!("{argument}: {reason}"),
+            }
+        }
         _ => one_line(first.trim_start_matches("error: ")),
     };
     // What is near to it, that is; not how to pass it as a value, which nobody wants.
@@ -109,6 +118,11 @@ mod tests {
             "agent run -m 5m app",
             125,
             "--memory: '5m' is too little memory: give 6m or more; see 'agent run --help'",
+        );
+        check(
+            "agent stop -t soon x",
+            1,
+            "--time: 'soon' cannot be used: invalid digit found in string; see 'agent stop --help'",
         );
         check(
             "agent ps --format xml",
