@@ -74,9 +74,11 @@ impl Pax {
             UnpackError::archive(format!("the PAX record {:?} has a bad value", String::from_utf8_lossy(key)))
         };
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-            // The last record of a name counts.
+            // The last record of a name counts, and one without a value takes back those before it (POSIX pax).
             self.xattrs.retain(|(known, _)| known != name);
-            self.xattrs.push((name.to_vec(), value.to_vec()));
+            if !value.is_empty() {
+                self.xattrs.push((name.to_vec(), value.to_vec()));
+            }
             return Ok(());
         }
         let bytes = || Some(value.to_vec()).filter(|value| !value.is_empty());
@@ -157,6 +159,8 @@ mod tests {
         let body = [
             line("path", "ä/b=c".as_bytes()),
             line("SCHILY.xattr.security.capability", b"\x01\n\n\0=x"),
+            line("SCHILY.xattr.user.gone", b"x"),
+            line("SCHILY.xattr.user.gone", b""),
             line("mtime", b"1700000000.123456789"),
             line("uid", b"4000000000"),
             line("comment", b"ignored"),
