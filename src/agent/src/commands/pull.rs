@@ -17,7 +17,7 @@ pub(crate) struct Pull {
     /// The image for this platform, such as linux/arm64
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
-    /// What to pull: [REGISTRY/]NAME[:TAG][@DIGEST]
+    /// What to pull, as `[REGISTRY/]NAME[:TAG][@DIGEST]`
     #[arg(value_name = "IMAGE")]
     reference: Reference,
 }

@@ -99,7 +99,7 @@ pub(crate) struct Run {
     /// Print help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
-    /// The image: [REGISTRY/]NAME[:TAG][@DIGEST], or an id; then the command and its arguments, if not the image's
+    /// The image, as `[REGISTRY/]NAME[:TAG][@DIGEST]` or an id; then the command and its arguments, if not the image's
     // One argument, so that everything after the image belongs to the container, dashes or not.
     #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE")]
     pub(crate) image_and_command: Vec<String>,
