@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 use crate::NetworkError;
 
+/// A record on its way.
+const TEMPORARY: &str = ".new";
+
 /// Where the records live.
 #[derive(Debug, Clone)]
 pub(crate) struct StateDir {
@@ -76,14 +79,14 @@ pub(crate) fn state_error(operation: &'static str, path: &Path, source: io::Erro
 }
 
 /// Writes a record whole. The lock makes the temporary name ours alone; one that a killed process
-/// left is overwritten.
+/// left is written over by whoever writes next, so there is never more than one.
 pub(crate) fn write_record(
     _lock: &StateLock,
     dir: &Path,
     name: &str,
     contents: &str,
 ) -> Result<(), NetworkError> {
-    let temporary = dir.join(format!(".{name}.tmp"));
+    let temporary = dir.join(TEMPORARY);
     let write = || -> io::Result<()> {
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
@@ -144,7 +147,7 @@ mod tests {
         for dir in [scratch.path().join("run"), state.leases(), state.ports()] {
             assert_eq!(fs::metadata(dir).unwrap().permissions().mode() & 0o777, 0o700);
         }
-        fs::write(state.leases().join(".a.tmp"), "left by a killed process").unwrap();
+        fs::write(state.leases().join(TEMPORARY), "left by a killed process").unwrap();
         write_record(&lock, &state.leases(), "a", "one").unwrap();
         assert_eq!(record_names(&state.leases()).unwrap(), ["a"]);
         assert_eq!(read_record(&state.leases().join("a")).unwrap().as_deref(), Some("one"));
