@@ -62,6 +62,8 @@ impl Scene {
     fn prepare(&self, words: &[&str]) {
         if !words.is_empty() {
             let _ = self.node.agent(&self.named(words)).ok();
+            // Before it listens to signals it ends by none but SIGKILL.
+            self.node.log_with(&self.name, "ready");
         }
     }
 
