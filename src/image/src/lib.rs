@@ -11,12 +11,14 @@
 //! - `registry`: one endpoint; `manifest`: the documents, bounded and checked.
 //! - [`pull`](ImageStore::pull): layers in parallel, each digested, decompressed and unpacked as it comes.
 //! - [`unpack`]: a layer's archive into an overlayfs layer, by descriptor only.
+//! - [`copy_rootfs`]: the layers as one plain folder, where they cannot be mounted.
 //! - [`store`]: content by digest, layers by chain id, names on top; safe for many processes.
 //!
 //! Nothing in an image is ever control input: names, links and attributes only select what is inside.
 
 #![forbid(unsafe_code)]
 
+mod copy;
 pub mod credentials;
 pub mod digest;
 pub mod error;
@@ -30,6 +32,7 @@ mod registry;
 pub mod store;
 pub mod unpack;
 
+pub use copy::{CopyError, copy_rootfs};
 pub use digest::Digest;
 pub use error::ImageError;
 pub use platform::Platform;
