@@ -102,7 +102,8 @@ impl Runtime {
         self.make_sources(&options.mounts)?;
         let hostname = hostname(&options, id)?;
         init_layer::make(&bundle.init_layer(), options.network, &hostname)?;
-        let rootfs = RootfsDriver::choose()?.prepare(&bundle, self.images(), image, options.remove)?;
+        let driver = RootfsDriver::choose(&self.layout, &bundle)?;
+        let rootfs = driver.prepare(&bundle, self.images(), image, options.remove, &self.tracer(id))?;
         let process = process::first(&options, &image.config, args.clone(), &hostname, plan.to_oci());
         let spec = oci::spec(
             &options,

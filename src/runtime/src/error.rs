@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use container::FailedStart;
 use container::capability::CapabilityError;
 use container::cgroup::CgroupError;
-use image::ImageError;
+use image::{CopyError, ImageError};
 use network::NetworkError;
 
 /// A failed operation on a container.
@@ -136,9 +136,6 @@ pub enum RuntimeError {
         /// The system's answer.
         source: io::Error,
     },
-    /// The kernel cannot mount an overlay.
-    #[error("the kernel has no overlay file system: load it with `modprobe overlay`")]
-    NoOverlay,
     /// A setting of the environment is not understood.
     #[error("invalid {variable}={value}: want {want}")]
     Variable {
@@ -158,6 +155,9 @@ pub enum RuntimeError {
     /// The image store refused.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The image's layers could not be copied.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// The cgroup could not be had or removed.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),

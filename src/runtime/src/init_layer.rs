@@ -4,11 +4,13 @@
 //! As files of a layer rather than mounts they can be written by the container, count as its own data, and need no
 //! mount each.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 use crate::error::{FileContext, RuntimeError};
 use crate::options::NetworkMode;
@@ -44,10 +46,20 @@ pub(crate) fn make(layer: &Path, network: NetworkMode, hostname: &str) -> Result
     symlink("/proc/mounts", &mtab).file("create", &mtab)
 }
 
-/// Adds the container's own name and address. Only before the layer is mounted: overlayfs does not expect its lower
-/// layers to change.
-pub(crate) fn write_address(layer: &Path, ip: Ipv4Addr, hostname: &str) -> Result<(), RuntimeError> {
-    write(&layer.join("etc/hosts"), &own_hosts(ip, hostname))
+/// Adds the container's own name and address to the layer, or to the copy of all layers that it is part of. Only before
+/// the layer is mounted: overlayfs does not expect its lower layers to change.
+pub(crate) fn write_address(tree: &Path, ip: Ipv4Addr, hostname: &str) -> Result<(), RuntimeError> {
+    let path = tree.join("etc/hosts");
+    let open = || -> io::Result<File> {
+        let root = File::open(tree)?;
+        // Among files of an image: it is ours, and nothing else is ever written.
+        let how = OpenHow::new()
+            .flags(OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        Ok(File::from(openat2(&root, "etc/hosts", how)?))
+    };
+    let mut file = open().file("open", &path)?;
+    file.write_all(own_hosts(ip, hostname).as_bytes()).file("write", &path)
 }
 
 fn own_hosts(ip: Ipv4Addr, hostname: &str) -> String {
@@ -136,5 +148,13 @@ mod tests {
         write_address(&layer, Ipv4Addr::new(10, 1, 2, 3), "box.lan").unwrap();
         let hosts = fs::read_to_string(layer.join("etc/hosts")).unwrap();
         assert!(hosts.starts_with("127.0.0.1\tlocalhost\n") && hosts.ends_with("\n10.1.2.3\tbox.lan box\n"));
+        assert_eq!(mode("etc/hosts"), 0o644);
+
+        let outside = folder.path().join("outside");
+        fs::write(&outside, "untouched").unwrap();
+        fs::remove_file(layer.join("etc/hosts")).unwrap();
+        symlink(&outside, layer.join("etc/hosts")).unwrap();
+        write_address(&layer, Ipv4Addr::new(10, 1, 2, 3), "box").expect_err("it is a link");
+        assert_eq!(fs::read_to_string(outside).unwrap(), "untouched");
     }
 }

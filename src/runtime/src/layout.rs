@@ -47,6 +47,11 @@ impl Layout {
         self.run_root.join("swept")
     }
 
+    /// `RUN_ROOT/rootfs-driver`: what the kernel said when it was asked for an overlay.
+    pub(crate) fn rootfs_driver(&self) -> PathBuf {
+        self.run_root.join("rootfs-driver")
+    }
+
     /// `RUN_ROOT/containers`.
     pub(crate) fn run_containers(&self) -> PathBuf {
         self.run_root.join("containers")
@@ -134,7 +139,8 @@ impl Bundle {
         self.path.join("work")
     }
 
-    /// The place the root filesystem is mounted at, seen by the container's mount namespace alone.
+    /// The place the root filesystem is mounted at, seen by the container's mount namespace alone; with the copy driver
+    /// it is the root filesystem.
     pub(crate) fn rootfs(&self) -> PathBuf {
         self.path.join("rootfs")
     }

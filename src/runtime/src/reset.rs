@@ -17,7 +17,7 @@ const KEPT: [&str; 8] = ["containers", "names", "volumes", "images", "content", 
 const RUNNING: [&str; 5] = ["containers", "trace", "leases", "ports", "sysctls"];
 
 /// Files of either; the lock files go last, since others may wait for them.
-const FILES: [&str; 4] = ["swept", "sweep.lock", "network.lock", "lock"];
+const FILES: [&str; 5] = ["swept", "rootfs-driver", "sweep.lock", "network.lock", "lock"];
 
 impl Runtime {
     /// Removes every container, running or not, then network, cgroups, images, volumes and state. The configuration

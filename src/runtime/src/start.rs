@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use api::trace::Tracer;
 use container::StdioSocket;
-use container::monitor::{MonitorSpec, StageReport};
+use container::monitor::{MonitorSpec, RootfsSpec, StageReport};
 use image::Image;
 use network::AttachSpec;
 
@@ -157,8 +157,13 @@ impl Runtime {
         let attachment = self.network()?.attach(id, netns.as_fd(), &AttachSpec { ports })?;
         step.fact("ip", attachment.ip).fact("interface", &attachment.host_interface);
         record::write(&self.layout.network_record(id), &attachment, false)?;
-        let layer = self.layout.bundle(id).init_layer();
-        init_layer::write_address(&layer, attachment.ip, &record.hostname)
+        let bundle = self.layout.bundle(id);
+        let tree = match &record.rootfs {
+            RootfsSpec::Overlay { .. } => bundle.init_layer(),
+            // The init layer is copied already.
+            RootfsSpec::Ready => bundle.rootfs(),
+        };
+        init_layer::write_address(&tree, attachment.ip, &record.hostname)
     }
 
     /// Undoes a start that failed. The first error is the one to tell, so those met here are only logged; what

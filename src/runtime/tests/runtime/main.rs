@@ -5,3 +5,4 @@ mod faults;
 mod lifecycle;
 mod network;
 mod node;
+mod rootfs;

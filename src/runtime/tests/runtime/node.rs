@@ -35,35 +35,27 @@ pub struct Ended {
 
 impl Node {
     pub fn new() -> Self {
-        // On tmpfs, since an overlay's upper layer may not lie below its own lower one; and short, since a socket's
-        // path may only be 107 bytes long.
-        let folder = tempfile::Builder::new().prefix("r").rand_bytes(5).tempdir_in("/dev/shm").unwrap();
-        let digest = Digest::of(b"the host's root");
-        let image = Image {
-            id: digest.to_string(),
-            references: vec!["host:latest".to_owned()],
-            reference: Some("host:latest".to_owned()),
-            digest,
-            manifest: digest,
-            config: serde_json::from_value(json!({
-                "architecture": "amd64",
-                "os": "linux",
-                "config": {"Env": ["FROM_IMAGE=1"], "Cmd": ["true"], "StopSignal": "SIGUSR1"},
-                "rootfs": {"type": "layers", "diff_ids": []},
-            }))
-            .unwrap(),
-            chain: vec![digest],
-            size: 0,
-            platform: Platform::host(),
-        };
+        Self::with_layers(short_folder("/dev/shm"), &[&|layer| symlink("/", layer).unwrap()])
+    }
+
+    /// One whose image has the layers that these make at the path they are given, top first.
+    pub fn with_layers(folder: TempDir, layers: &[&dyn Fn(&Path)]) -> Self {
+        let image = image(layers.len());
         let runtime = open(folder.path());
-        let layer = runtime.images().layer_dirs(&image).remove(0);
-        fs::create_dir_all(layer.parent().unwrap()).unwrap();
-        symlink("/", &layer).unwrap();
         let links = runtime.images().links_dir();
         fs::create_dir_all(&links).unwrap();
-        symlink(layer, links.join(&image.lower_links()[0])).unwrap();
+        for ((layer, link), make) in
+            runtime.images().layer_dirs(&image).iter().zip(image.lower_links()).zip(layers)
+        {
+            fs::create_dir_all(layer.parent().unwrap()).unwrap();
+            make(layer);
+            symlink(layer, links.join(link)).unwrap();
+        }
         Node { folder, image, runtime }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Another process's view of the same roots.
@@ -135,6 +127,34 @@ impl Drop for Node {
     }
 }
 
+/// A folder with a short name, since a socket's path may only be 107 bytes long. On tmpfs for an image that is the
+/// host's root, since an overlay's upper layer may not lie below its own lower one.
+pub fn short_folder(parent: impl AsRef<Path>) -> TempDir {
+    tempfile::Builder::new().prefix("r").rand_bytes(5).tempdir_in(parent).unwrap()
+}
+
+/// The image of so many layers.
+pub fn image(layers: usize) -> Image {
+    let digest = Digest::of(b"the host's root");
+    Image {
+        id: digest.to_string(),
+        references: vec!["host:latest".to_owned()],
+        reference: Some("host:latest".to_owned()),
+        digest,
+        manifest: digest,
+        config: serde_json::from_value(json!({
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Env": ["FROM_IMAGE=1"], "Cmd": ["true"], "StopSignal": "SIGUSR1"},
+            "rootfs": {"type": "layers", "diff_ids": []},
+        }))
+        .unwrap(),
+        chain: (0..layers).map(|at| Digest::of(&at.to_le_bytes())).collect(),
+        size: 0,
+        platform: Platform::host(),
+    }
+}
+
 /// Reads a container's stdio to its end.
 pub fn follow(stdio: &StdioSocket) -> Ended {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -174,7 +194,7 @@ pub fn names_in(folder: &Path) -> Vec<String> {
     }
 }
 
-fn open(folder: &Path) -> Runtime {
+pub fn open(folder: &Path) -> Runtime {
     Runtime::open(RuntimeConfig {
         root: folder.join("lib"),
         run_root: folder.join("run"),
