@@ -117,7 +117,8 @@ impl Copy {
             let from = open_below(layer, &folder)?;
             let to = open_below(self.dest.as_fd(), &folder)?;
             let opaque = tree::is_opaque(from.as_fd());
-            if opaque.map_err(UnpackError::io("look at", &folder))? && !folder.is_empty() {
+            // Of no effect on a root, where every layer begins.
+            if opaque.map_err(UnpackError::io("look at", &folder))? {
                 self.folders.insert(folder.clone(), Folder::Sealed);
             }
             for name in tree::names(from.as_fd()).map_err(UnpackError::io("list", &folder))? {
@@ -199,13 +200,10 @@ impl Copy {
     /// The content: shared where the file system can, else piece by piece with the holes left out.
     fn data(&mut self, mut old: &File, mut new: &File, size: u64) -> io::Result<()> {
         if self.can_clone && size > 0 {
+            // Most file systems cannot. What else may be wrong, the copying finds again and says.
             match rustix::fs::ioctl_ficlone(new, old) {
                 Ok(()) => return Ok(()),
-                // What the kernel says of file systems that cannot, or of two that differ (ioctl_ficlone(2)).
-                Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::INVAL | Errno::NOSYS) => {
-                    self.can_clone = false;
-                }
-                Err(error) => return Err(error.into()),
+                Err(_) => self.can_clone = false,
             }
         }
         let mut at = 0;
