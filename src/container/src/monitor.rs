@@ -181,20 +181,12 @@ impl ControlSocket {
     /// Receives a message and the descriptors beside it; `None` when the other side has closed.
     pub fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
         let mut bytes = vec![0; MESSAGE_BYTES];
-        let (length, fds) =
-            match sys::fd::receive_with_fds(self.0.as_fd(), &mut [IoSliceMut::new(&mut bytes)]) {
-                Err(error) if error.raw_os_error() == Some(libc_econnreset()) => return Ok(None),
-                other => other?,
-            };
+        let (length, fds) = sys::fd::receive_with_fds(self.0.as_fd(), &mut [IoSliceMut::new(&mut bytes)])?;
         if length == 0 {
             return Ok(None);
         }
         Ok(Some((serde_json::from_slice(&bytes[..length])?, fds)))
     }
-}
-
-fn libc_econnreset() -> i32 {
-    Errno::ECONNRESET as i32
 }
 
 impl AsFd for ControlSocket {

@@ -1,7 +1,8 @@
 //! The stdio of a container as its monitor offers it: a sequence of [`Frame`]s over a Unix socket.
 //!
 //! The socket is of type `SOCK_SEQPACKET`, so that one frame is one packet: a kind byte, then the payload.
-//! From client to monitor go [`Frame::Attach`], [`Frame::Stdin`], [`Frame::StdinEnd`] and [`Frame::Resize`]; from monitor to
+//! From client to monitor go [`Frame::Attach`], [`Frame::Stdin`], [`Frame::StdinEnd`],
+//! [`Frame::Resize`] and [`Frame::Finish`]; from monitor to
 //! client [`Frame::Stdout`], [`Frame::Stderr`], [`Frame::Started`] and at last [`Frame::Exited`] or
 //! [`Frame::Failed`], after which the monitor closes its end.
 
@@ -21,6 +22,9 @@ pub const FRAME_BYTES: usize = 64 * 1024;
 /// What one packet says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Frame<'a> {
+    /// Whoever sends this has ended the container and waits for it to be cleaned up: clients that do not read are no
+    /// longer waited for.
+    Finish,
     /// From here on this client wants the container's output; one that never asks hears only of start and end.
     Attach,
     /// Bytes for the container's standard input.
@@ -65,6 +69,7 @@ const STARTED: u8 = 5;
 const EXITED: u8 = 6;
 const FAILED: u8 = 7;
 const ATTACH: u8 = 8;
+const FINISH: u8 = 9;
 
 /// One end of a connection that carries frames.
 #[derive(Debug)]
@@ -103,6 +108,7 @@ impl StdioSocket {
             Frame::Stdin(bytes) => (kind(&mut head, STDIN), (*bytes).into()),
             Frame::StdinEnd => (kind(&mut head, STDIN_END), (&[][..]).into()),
             Frame::Attach => (kind(&mut head, ATTACH), (&[][..]).into()),
+            Frame::Finish => (kind(&mut head, FINISH), (&[][..]).into()),
             Frame::Stdout(bytes) => (kind(&mut head, STDOUT), (*bytes).into()),
             Frame::Stderr(bytes) => (kind(&mut head, STDERR), (*bytes).into()),
             Frame::Resize { rows, cols } => {
@@ -139,8 +145,9 @@ impl StdioSocket {
     pub fn receive<'b>(&self, buffer: &'b mut [u8], flags: MsgFlags) -> io::Result<Option<Frame<'b>>> {
         let length = loop {
             match socket::recv(self.0.as_raw_fd(), buffer, flags) {
-                Err(Errno::EINTR) => {}
-                Err(Errno::ECONNRESET) => return Ok(None),
+                // A reset is told once, when the other side closed with frames of ours unread, and before the frames that
+                // it had sent: those, or the end, come next.
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(errno) => return Err(errno.into()),
                 Ok(length) => break length,
             }
@@ -151,6 +158,7 @@ impl StdioSocket {
             STDIN => Frame::Stdin(payload),
             STDIN_END => Frame::StdinEnd,
             ATTACH => Frame::Attach,
+            FINISH => Frame::Finish,
             STDOUT => Frame::Stdout(payload),
             STDERR => Frame::Stderr(payload),
             RESIZE => {
@@ -227,6 +235,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_was_sent_before_a_reset_arrives() {
+        let (one, other) = StdioSocket::pair().expect("a socket pair");
+        one.send(&Frame::StdinEnd, MsgFlags::empty()).expect("sent");
+        other.send(&Frame::Stdout(b"out"), MsgFlags::empty()).expect("sent");
+        // Closed with the first frame unread: a reset.
+        drop(other);
+        let mut buffer = vec![0; FRAME_BYTES + 1];
+        let frame = one.receive(&mut buffer, MsgFlags::empty()).expect("received");
+        assert_eq!(frame, Some(Frame::Stdout(b"out")));
+        assert_eq!(one.receive(&mut buffer, MsgFlags::empty()).expect("the end"), None);
+    }
+
+    #[test]
     fn a_socket_may_lie_deep() {
         let folder = tempfile::tempdir().expect("a folder");
         let deep = folder.path().join("d".repeat(200));
@@ -248,6 +269,7 @@ mod tests {
             Frame::Stdin(b"abc"),
             Frame::StdinEnd,
             Frame::Attach,
+            Frame::Finish,
             Frame::Resize { rows: 24, cols: 300 },
             Frame::Stdout(b""),
             Frame::Stderr(b"\0\n"),

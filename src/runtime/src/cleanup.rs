@@ -43,8 +43,11 @@ impl Runtime {
 
     pub(crate) fn finish(&self, id: &str, fate: Fate) -> Result<(), RuntimeError> {
         let held = self.held().remove(id);
-        if let Some(Held { monitor, line }) = held {
-            self.clean(line, id, fate)?;
+        if let Some(Held { monitor }) = held {
+            // The monitor lets go of the life-line as soon as it has told its clients of the end.
+            if let Some(line) = LifeLine::wait(&self.layout.run_dir(id))? {
+                self.clean(line, id, fate)?;
+            }
             return monitor.release();
         }
         match LifeLine::wait(&self.layout.run_dir(id))? {

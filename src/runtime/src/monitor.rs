@@ -21,7 +21,6 @@ const EXIT_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) monitor: Monitor,
-    pub(crate) line: LifeLine,
 }
 
 /// A monitor that we spawned.

@@ -40,6 +40,7 @@ impl Runtime {
             if self.held().contains_key(id) {
                 return self.finish(id, Fate::Remove);
             }
+            self.hurry(id)?;
             if let Some(line) = LifeLine::wait(&run_dir)? {
                 return self.clean(line, id, Fate::Remove);
             }

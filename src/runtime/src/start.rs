@@ -73,7 +73,9 @@ impl Runtime {
             Ok((pid, stdio)) => {
                 step.fact("pid", pid);
                 if attached {
-                    self.held().insert(id.clone(), Held { monitor, line });
+                    // The life-line is the monitor's alone now: one of us that is stopped keeps nobody from cleaning up.
+                    drop(line);
+                    self.held().insert(id.clone(), Held { monitor });
                 }
                 Ok(RunningContainer { id, pid, stdio })
             }

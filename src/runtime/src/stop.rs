@@ -42,6 +42,7 @@ impl Runtime {
             end(&view.name, &process, &pidfd)?;
         }
         drop(step);
+        self.hurry(&view.id)?;
         self.finish(&view.id, Fate::AsRecorded)
     }
 
@@ -98,6 +99,15 @@ impl Runtime {
                 }
             }
         }
+    }
+
+    /// Tells the monitor of a container that has ended not to wait for clients that do not read.
+    pub(crate) fn hurry(&self, id: &str) -> Result<(), RuntimeError> {
+        if let Some(socket) = self.connect_monitor(id)? {
+            // One that has gone meanwhile waits for nobody.
+            drop(socket.send(&Frame::Finish, MsgFlags::empty()));
+        }
+        Ok(())
     }
 
     /// Connects to a container's monitor; `None` when there is none.

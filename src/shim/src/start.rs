@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use container::monitor::{ControlSocket, StageReport};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use sys::process::{CloneOptions, Cloned};
@@ -14,11 +15,9 @@ use sys::process::{CloneOptions, Cloned};
 use crate::failure::{During, Failure};
 use crate::stages::{FromChild, NetworkReady};
 
-/// What a process gets as standard input, output and error.
+/// What a process gets as standard input, output and error. Never what its parent has.
 #[derive(Debug)]
 pub enum Stdio {
-    /// What its parent has.
-    Inherited,
     /// A terminal.
     Terminal(OwnedFd),
     /// One descriptor each.
@@ -146,6 +145,14 @@ impl Starting {
             }
         }
     }
+}
+
+/// Has reads and writes of a descriptor fail rather than wait.
+pub fn set_nonblocking(fd: &OwnedFd) -> Result<(), Failure> {
+    let flags = fcntl(fd, FcntlArg::F_GETFL).during("look at a pipe")?;
+    let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+    fcntl(fd, FcntlArg::F_SETFL(flags)).during("set a pipe non-blocking")?;
+    Ok(())
 }
 
 /// Waits for a child to end, and takes its status.

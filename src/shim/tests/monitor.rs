@@ -352,6 +352,87 @@ fn a_second_client_hears_of_the_end_without_output() {
 }
 
 #[test]
+fn a_client_that_does_not_read_is_waited_for_until_somebody_says_finish() {
+    let running =
+        Case::new("stuck", &["sh", "-c", "head -c 5000000 /dev/zero & sleep 0.3; kill -9 -1; exit 7"])
+            .begin();
+    let pid = running.started().expect("it starts");
+    let pidfd = sys::process::pidfd_open(pid).expect("it lives");
+    sys::process::wait_readable(&pidfd).expect("it ends");
+    let other = StdioSocket::connect(&running.case.path("run/attach.sock")).expect("it still listens");
+    let lock = File::open(running.case.path("run/lock")).expect("there");
+    assert!(lock.try_lock_shared().is_err(), "the monitor waits for its client");
+    other.send(&Frame::Finish, MsgFlags::empty()).expect("sent");
+    let mut buffer = vec![0; FRAME_BYTES + 1];
+    let mut seen = None;
+    while let Some(frame) = other.receive(&mut buffer, MsgFlags::empty()).expect("readable") {
+        if let Frame::Exited(exit) = frame {
+            seen = Some(exit.exit_code);
+        }
+    }
+    assert_eq!(seen, Some(7));
+    running.released();
+}
+
+#[test]
+fn a_client_that_hangs_up_costs_nothing_while_its_input_waits() {
+    let mut case = Case::new("hungup", &["sleep", "1000"]);
+    case.spec.stdin = true;
+    let mut running = case.begin();
+    let pid = running.started().expect("it starts");
+    let chunk = vec![0; FRAME_BYTES];
+    // More than the pipe and the socket hold.
+    while running.client().send(&Frame::Stdin(&chunk), MsgFlags::MSG_DONTWAIT).is_ok() {}
+    running.client = None;
+    let ticks = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", running.monitor.id())).expect("it lives");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_ascii_whitespace().collect();
+        fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number")
+    };
+    let before = ticks();
+    let limit = std::time::Duration::from_millis(500);
+    let pidfd = sys::process::pidfd_open(pid).expect("it lives");
+    assert!(!sys::process::wait_readable_for(&pidfd, limit).expect("it lives on"));
+    assert!(ticks() - before < 10, "the monitor spins");
+    sys::process::pidfd_send_signal(&pidfd, nix::libc::SIGKILL).expect("ours");
+    running.released();
+}
+
+#[test]
+fn exec_never_passes_our_descriptors_on() {
+    let running = Case::new("exec-stdio", &["sleep", "1000"]).begin();
+    let pid = running.started().expect("it starts");
+    let process = running.case.path("run/process.json");
+    let mut description = running.case.config["process"].clone();
+    let script = "chmod 4777 /proc/self/fd/1; cat; echo more >> /proc/self/fd/0; echo error >&2; exit 3";
+    description["args"] = json!(["sh", "-c", script]);
+    fs::write(&process, description.to_string()).expect("written");
+    let (input, output) = (running.case.path("input"), running.case.path("output"));
+    let lines: String = (0..40_000).map(|number| format!("{number}\n")).collect();
+    fs::write(&input, &lines).expect("written");
+    let done = Command::new(SHIM)
+        .args(["exec", "--bundle"])
+        .arg(running.case.path("bundle"))
+        .arg("--run-dir")
+        .arg(running.case.path("run"))
+        .arg("--process")
+        .arg(process)
+        .stdin(File::options().read(true).write(true).open(&input).expect("there"))
+        .stdout(File::create(&output).expect("made"))
+        .output()
+        .expect("shim is built");
+    assert_eq!(done.status.code(), Some(3));
+    assert!(done.stderr.ends_with(b"error\n"), "{}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(fs::read_to_string(&output).expect("read"), lines);
+    assert_eq!(fs::read_to_string(&input).expect("read"), lines, "our input is as it was");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&output).expect("there").permissions());
+    assert_eq!(mode & 0o7000, 0, "our output has the mode it had");
+    let pidfd = sys::process::pidfd_open(pid).expect("it lives");
+    sys::process::pidfd_send_signal(&pidfd, nix::libc::SIGKILL).expect("ours");
+    running.released();
+}
+
+#[test]
 fn exec_runs_inside_with_our_stdio_and_returns_its_code() {
     let running = Case::new("exec", &["sleep", "1000"]).begin();
     let pid = running.started().expect("it starts");

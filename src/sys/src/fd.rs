@@ -40,7 +40,8 @@ pub fn receive_with_fds(
             Some(&mut control),
             MsgFlags::MSG_CMSG_CLOEXEC,
         ) {
-            Err(Errno::EINTR) => {}
+            // A reset is told once, before what had arrived already: that, or the end, comes next.
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             other => break other?,
         }
     };

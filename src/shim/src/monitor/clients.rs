@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use container::stdio::FRAME_BYTES;
-use container::{Frame, StdioSocket};
+use container::{ExitRecord, Frame, StdioSocket};
 use nix::sys::socket::MsgFlags;
 
 use super::log::Stream;
@@ -16,9 +16,18 @@ pub struct Client {
     socket: StdioSocket,
     /// Whether it wants output.
     attached: bool,
-    /// Output that there was no room for.
-    pending: Option<(Stream, Vec<u8>)>,
+    /// What there was no room for.
+    pending: Option<Pending>,
+    /// It hung up; what it sent before may still be there to read.
+    hung_up: bool,
     gone: bool,
+}
+
+/// A frame that waits for room.
+#[derive(Debug)]
+enum Pending {
+    Output(Stream, Vec<u8>),
+    Exited(ExitRecord),
 }
 
 /// What a client asks for.
@@ -30,6 +39,8 @@ pub enum Request {
     InputEnd,
     /// Give the container's terminal this size: rows, columns.
     Resize(u16, u16),
+    /// Wait for no client any more.
+    Finish,
     /// Nothing that the monitor need do.
     Nothing,
 }
@@ -37,7 +48,7 @@ pub enum Request {
 impl Client {
     /// A client that gets the output from the start (`attached`), or once it asks for it.
     pub fn new(socket: StdioSocket, attached: bool) -> Self {
-        Client { socket, attached, pending: None, gone: false }
+        Client { socket, attached, pending: None, hung_up: false, gone: false }
     }
 
     /// Whether it has left.
@@ -50,31 +61,64 @@ impl Client {
         self.pending.is_some()
     }
 
-    /// Sends a frame that is not output; one that has no room for it is gone.
-    pub fn tell(&mut self, frame: &Frame<'_>, flags: MsgFlags) {
-        if self.socket.send(frame, flags).is_err() {
+    /// Whether it hung up.
+    pub fn has_hung_up(&self) -> bool {
+        self.hung_up
+    }
+
+    /// Notes that it hung up: nothing can be sent to it any more.
+    pub fn hang_up(&mut self) {
+        self.hung_up = true;
+        self.pending = None;
+    }
+
+    /// Sends the first frame; a client that has no room for that is gone.
+    pub fn started(&mut self, pid: i32) {
+        if self.socket.send(&Frame::Started(pid), MsgFlags::MSG_DONTWAIT).is_err() {
+            self.gone = true;
+        }
+    }
+
+    /// Sends the last frame, now or when there is room.
+    pub fn exited(&mut self, exit: &ExitRecord) {
+        self.send(Pending::Exited(exit.clone()));
+    }
+
+    /// Gives up on it.
+    pub fn drop_pending(&mut self) {
+        if self.pending.take().is_some() {
             self.gone = true;
         }
     }
 
     /// Sends output, now or when there is room.
     pub fn output(&mut self, stream: Stream, bytes: &[u8]) {
-        if !self.attached || self.gone {
-            return;
-        }
-        match self.socket.send(&frame(stream, bytes), MsgFlags::MSG_DONTWAIT) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.pending = Some((stream, bytes.to_vec()))
-            }
-            Err(_) => self.gone = true,
+        if self.attached {
+            self.send(Pending::Output(stream, bytes.to_vec()));
         }
     }
 
     /// Tries again to send what waits.
     pub fn flush(&mut self) {
-        if let Some((stream, bytes)) = self.pending.take() {
-            self.output(stream, &bytes);
+        if let Some(pending) = self.pending.take() {
+            self.send(pending);
+        }
+    }
+
+    fn send(&mut self, pending: Pending) {
+        if self.gone || self.hung_up {
+            return;
+        }
+        let frame = match &pending {
+            Pending::Output(Stream::Stdout, bytes) => Frame::Stdout(bytes),
+            Pending::Output(Stream::Stderr, bytes) => Frame::Stderr(bytes),
+            Pending::Exited(exit) => Frame::Exited(exit.clone()),
+        };
+        match self.socket.send(&frame, MsgFlags::MSG_DONTWAIT) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.pending = Some(pending),
+            // It may have sent something before it hung up, which is still read.
+            Err(_) => self.hung_up = true,
         }
     }
 
@@ -86,6 +130,7 @@ impl Client {
             Ok(Some(Frame::StdinEnd)) => return Request::InputEnd,
             Ok(Some(Frame::Resize { rows, cols })) => return Request::Resize(rows, cols),
             Ok(Some(Frame::Attach)) => self.attached = true,
+            Ok(Some(Frame::Finish)) => return Request::Finish,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // The end, an error, or a frame that is not a client's to send.
             _ => self.gone = true,
@@ -97,12 +142,5 @@ impl Client {
 impl AsFd for Client {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-fn frame(stream: Stream, bytes: &[u8]) -> Frame<'_> {
-    match stream {
-        Stream::Stdout => Frame::Stdout(bytes),
-        Stream::Stderr => Frame::Stderr(bytes),
     }
 }

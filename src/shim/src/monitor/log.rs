@@ -24,6 +24,8 @@ pub struct Log {
     buffer: Vec<u8>,
     /// Bytes of output that could not be written since the last that could.
     lost: u64,
+    /// Whether the last line in the file is only half there.
+    torn: bool,
 }
 
 impl Log {
@@ -35,7 +37,7 @@ impl Log {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)?;
-        Ok(Log { file, buffer: Vec::new(), lost: 0 })
+        Ok(Log { file, buffer: Vec::new(), lost: 0, torn: false })
     }
 
     /// Appends what was read at one time. A full disk never stops the container: what cannot be written is counted, and
@@ -43,6 +45,9 @@ impl Log {
     pub fn append(&mut self, stream: Stream, bytes: &[u8]) {
         let now = Timestamp::now();
         self.buffer.clear();
+        if self.torn {
+            self.buffer.push(b'\n');
+        }
         if self.lost > 0 {
             let notice =
                 format!("agent: {} bytes of output were lost: the log could not be written", self.lost);
@@ -54,9 +59,21 @@ impl Log {
                 None => entry(&mut self.buffer, now, stream, piece, false),
             }
         }
-        match self.file.write_all(&self.buffer) {
-            Ok(()) => self.lost = 0,
-            Err(_) => self.lost += bytes.len() as u64,
+        let mut written = 0;
+        while written < self.buffer.len() {
+            match self.file.write(&self.buffer[written..]) {
+                Ok(length) if length > 0 => written += length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => break,
+            }
+        }
+        if written == self.buffer.len() {
+            (self.lost, self.torn) = (0, false);
+        } else {
+            self.lost += bytes.len() as u64;
+            if written > 0 {
+                self.torn = self.buffer[written - 1] != b'\n';
+            }
         }
     }
 }

@@ -45,18 +45,19 @@ pub fn main() -> ExitCode {
             return ExitCode::from(125);
         }
     };
-    // Held open, and so held locked, until this process ends or becomes another.
+    // Held open, and so held locked, until the container has ended and its clients know.
     let lock = fds.remove(0);
     let client = fds.pop().map(StdioSocket::from_fd);
-    let monitor = Monitor { spec, control, _lock: lock };
+    let monitor = Monitor { spec, control };
     let result = monitor.run(client);
+    // From here on whoever cleans up may: the parent, the command that we become, or somebody else.
+    drop(lock);
     monitor.hand_over(result)
 }
 
 struct Monitor {
     spec: Box<MonitorSpec>,
     control: ControlSocket,
-    _lock: OwnedFd,
 }
 
 impl Monitor {
@@ -155,7 +156,7 @@ impl Monitor {
                 false
             }
         };
-        let record = ExitRecord {
+        let mut record = ExitRecord {
             exit_code,
             signal,
             oom_killed,
@@ -163,9 +164,17 @@ impl Monitor {
             finished_at: jiff::Timestamp::now(),
             error,
         };
-        write_whole(&self.spec.exit_path, &serde_json::to_vec(&record).during("write")?, self.spec.sync_exit)
-            .during(format_args!("record the container's end at {}", self.spec.exit_path.display()))?;
-        cgroup.remove().during("remove the container's cgroup")?;
+        // Neither may keep the container's clients from hearing of its end, nor the other from being done.
+        let recorded = serde_json::to_vec(&record)
+            .map_err(io::Error::from)
+            .and_then(|bytes| write_whole(&self.spec.exit_path, &bytes, self.spec.sync_exit))
+            .during(format_args!("record the container's end at {}", self.spec.exit_path.display()));
+        let removed = cgroup.remove().during("remove the container's cgroup");
+        for failure in [recorded.err(), removed.err()].into_iter().flatten() {
+            let message = failure.into_failed_start().message;
+            eprintln!("shim: {message}");
+            record.error.get_or_insert(message);
+        }
         Ok(record)
     }
 

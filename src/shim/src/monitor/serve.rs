@@ -1,19 +1,17 @@
 //! The monitor's loop: output from the container to the log and the clients, input from the clients to the container.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use container::{ExitRecord, Frame, StdioListener, StdioSocket};
+use container::{ExitRecord, StdioListener, StdioSocket};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::MsgFlags;
 use nix::sys::wait::WaitStatus;
 use sys::tty::{WindowSize, set_window_size};
 
 use super::clients::{Client, Request};
 use super::log::{Log, Stream};
 use crate::failure::{During, Failure};
+use crate::start::set_nonblocking;
 
 /// How much output is read at once.
 const CHUNK: usize = 32 * 1024;
@@ -70,7 +68,8 @@ impl Streams {
 /// Everything the loop looks after.
 #[derive(Debug)]
 pub struct Serving {
-    listener: StdioListener,
+    /// Closed when no more clients can be had.
+    listener: Option<StdioListener>,
     streams: Streams,
     log: Log,
     clients: Vec<Client>,
@@ -79,6 +78,8 @@ pub struct Serving {
     /// Whether standard input is to be closed once that is taken.
     input_ends: bool,
     pid: i32,
+    /// Whether clients that do not read are no longer waited for.
+    hurry: bool,
 }
 
 /// What one descriptor of a poll stands for.
@@ -113,9 +114,11 @@ impl Serving {
     ) -> Result<Self, Failure> {
         let mut clients: Vec<Client> = client.map(|socket| Client::new(socket, true)).into_iter().collect();
         for client in &mut clients {
-            client.tell(&Frame::Started(pid), MsgFlags::MSG_DONTWAIT);
+            client.started(pid);
         }
-        Ok(Serving { listener, streams, log, clients, input: Vec::new(), input_ends: false, pid })
+        let listener = Some(listener);
+        let (input, input_ends, hurry) = (Vec::new(), false, false);
+        Ok(Serving { listener, streams, log, clients, input, input_ends, pid, hurry })
     }
 
     /// Serves until the container's first process has ended, and takes its status.
@@ -130,19 +133,29 @@ impl Serving {
     /// The container has ended and with it all that could write: passes on what is left of its output, then its end.
     pub fn finish(mut self, exit: &ExitRecord) -> Result<(), Failure> {
         // Whoever still held a pipe would have to be outside the container; then what is there now is all.
-        while self.streams.stdout.is_some() || self.streams.stderr.is_some() || self.is_blocked() {
-            if self.is_blocked() {
-                self.turn(None)?;
-                continue;
-            }
+        while self.streams.stdout.is_some() || self.streams.stderr.is_some() {
+            self.unblock()?;
             for stream in [Stream::Stdout, Stream::Stderr] {
                 if !self.is_blocked() && self.pump(stream)? != Pumped::Some {
                     self.close(stream);
                 }
             }
         }
+        self.unblock()?;
         for client in &mut self.clients {
-            client.tell(&Frame::Exited(exit.clone()), MsgFlags::empty());
+            client.exited(exit);
+        }
+        self.unblock()
+    }
+
+    /// Waits until no client is behind, or until somebody says that it is not worth waiting.
+    fn unblock(&mut self) -> Result<(), Failure> {
+        while self.is_blocked() {
+            if self.hurry {
+                self.clients.iter_mut().for_each(Client::drop_pending);
+            } else {
+                self.turn(None)?;
+            }
         }
         Ok(())
     }
@@ -167,8 +180,14 @@ impl Serving {
         if let Some(stdin) = self.streams.stdin.as_ref().filter(|_| !self.input.is_empty()) {
             watch(Source::Input, stdin.as_fd(), PollFlags::POLLOUT);
         }
-        watch(Source::Listener, self.listener.as_fd(), PollFlags::POLLIN);
+        if let Some(listener) = &self.listener {
+            watch(Source::Listener, listener.as_fd(), PollFlags::POLLIN);
+        }
         for (at, client) in self.clients.iter().enumerate() {
+            // A hang-up is told whether it is asked for or not, and what was sent before it can wait.
+            if client.has_hung_up() && !self.input.is_empty() {
+                continue;
+            }
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::POLLIN, self.input.is_empty());
             flags.set(PollFlags::POLLOUT, client.is_blocked());
@@ -197,19 +216,15 @@ impl Serving {
                     }
                 }
                 Source::Input => self.feed()?,
-                Source::Listener => {
-                    let socket = self.listener.accept().during("accept a client")?;
-                    let mut client = Client::new(socket, false);
-                    client.tell(&Frame::Started(self.pid), MsgFlags::MSG_DONTWAIT);
-                    self.clients.push(client);
-                }
+                Source::Listener => self.accept(),
                 Source::Client(at) => {
                     if events.contains(PollFlags::POLLOUT) {
                         self.clients[at].flush();
                     }
-                    if events.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR)
-                        && self.input.is_empty()
-                    {
+                    if events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
+                        self.clients[at].hang_up();
+                    }
+                    if self.input.is_empty() {
                         let request = self.clients[at].receive();
                         self.serve(request)?;
                     }
@@ -218,6 +233,21 @@ impl Serving {
         }
         self.clients.retain(|client| !client.is_gone());
         Ok(ended)
+    }
+
+    fn accept(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        match listener.accept() {
+            Ok(socket) => {
+                let mut client = Client::new(socket, false);
+                client.started(self.pid);
+                self.clients.push(client);
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::ECONNABORTED as i32) => {}
+            // Without room for descriptors the next try would fail at once, and so on: the container matters more than
+            // who may look at it. Who connects from now on is refused.
+            Err(_) => self.listener = None,
+        }
     }
 
     fn is_blocked(&self) -> bool {
@@ -262,10 +292,11 @@ impl Serving {
             }
             Request::Resize(rows, cols) => {
                 if let Some(terminal) = &self.streams.terminal {
-                    set_window_size(terminal.master.as_fd(), WindowSize { rows, cols })
-                        .during("resize the terminal")?;
+                    // A size that cannot be had leaves the old one.
+                    drop(set_window_size(terminal.master.as_fd(), WindowSize { rows, cols }));
                 }
             }
+            Request::Finish => self.hurry = true,
             Request::Nothing => {}
         }
         Ok(())
@@ -296,11 +327,4 @@ impl Serving {
         }
         Ok(())
     }
-}
-
-fn set_nonblocking(fd: &OwnedFd) -> Result<(), Failure> {
-    let flags = fcntl(fd, FcntlArg::F_GETFL).map_err(io::Error::from).during("look at a pipe")?;
-    let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
-    fcntl(fd, FcntlArg::F_SETFL(flags)).map_err(io::Error::from).during("set a pipe non-blocking")?;
-    Ok(())
 }

@@ -113,7 +113,6 @@ fn connect(stdio: Stdio, user: &ResolvedUser) -> Result<(), Failure> {
     };
     let owner = (Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)));
     match stdio {
-        Stdio::Inherited => {}
         Stdio::Terminal(slave) => {
             for target in 0..3 {
                 replace(slave.as_fd(), target)?;

@@ -1,5 +1,7 @@
-//! `shim exec`: one more process in a running container, with our own standard input, output and error or with a
-//! terminal of the container. Exits with its exit code.
+//! `shim exec`: one more process in a running container, between whose pipes and our standard input, output and error the
+//! data is passed, or with a terminal of the container. Exits with its exit code.
+
+mod pump;
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -21,15 +23,20 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::sys::stat::{Mode, fstat, makedev};
+use nix::sys::wait::WaitStatus;
 use sys::process::CloneOptions;
 
 use crate::failure::{During, Failure};
 use crate::rootfs::{Links, Rootfs};
 use crate::stages::{become_process, devices};
 use crate::start::{Starting, Stdio, exit_code, reap};
+use pump::Pump;
 
 /// Where statfs(2) says that a file system is devpts (linux/magic.h).
 const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+
+/// The code of a signal that the kernel sent, such as a terminal's (sigaction(2)).
+const SI_KERNEL: i32 = 0x80;
 
 /// The verb.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -111,61 +118,75 @@ fn run(arguments: &Arguments) -> Result<i32, Failure> {
         // Takes effect for our child, which so is born a process of the container.
         setns(&container, CloneFlags::CLONE_NEWPID).during("join the container's pid namespace")?;
     }
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let (stdio, pump) = if console.is_some() {
+        (None, None)
+    } else if arguments.detach {
+        (Some(Stdio::null()?), None)
+    } else {
+        let (stdio, pump) = Pump::new(&stdin, &stdout, &stderr)?;
+        (Some(stdio), Some(pump))
+    };
     let starting = Starting::clone(&CloneOptions::default(), |channel| {
-        let stdio = if console.is_some() {
-            Wanted::Terminal
-        } else if arguments.detach {
-            Wanted::Nothing
-        } else {
-            Wanted::Ours
-        };
         join(&plan, &cgroup, &container, namespaces, stdio, channel)
     })?;
     let started = starting.finish(|_| {})?;
     if let (Some(console), Some(terminal)) = (&console, &started.terminal) {
         send_fd(console, terminal).during("hand over the terminal")?;
     }
-    drop(started.terminal);
     if arguments.detach {
         return Ok(0);
     }
+    let status = follow(&started.pidfd, &signalfd, pump)?;
+    Ok(exit_code(status).0)
+}
+
+/// Stays beside the process until it has ended: passes its data and our signals on.
+fn follow(process: &OwnedFd, signalfd: &SignalFd, mut pump: Option<Pump<'_>>) -> Result<WaitStatus, Failure> {
     loop {
-        let mut fds = [
-            PollFd::new(started.pidfd.as_fd(), PollFlags::POLLIN),
+        let mut fds = vec![
+            PollFd::new(process.as_fd(), PollFlags::POLLIN),
             PollFd::new(signalfd.as_fd(), PollFlags::POLLIN),
         ];
+        fds.extend(pump.iter().flat_map(Pump::watch));
         match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
             other => other.during("wait for the process")?,
         };
-        if fds[0].any() == Some(true) {
-            let status = reap(&started.pidfd).during("reap the process")?;
-            return Ok(exit_code(status).0);
-        }
-        if let Some(signal) = signalfd.read_signal().during("read a signal")? {
-            let signal = signal.ssi_signo as i32;
-            if !matches!(
-                signal,
-                libc::SIGCHLD | libc::SIGTTIN | libc::SIGTTOU | libc::SIGTSTP | libc::SIGCONT
-            ) {
-                match sys::process::pidfd_send_signal(&started.pidfd, signal) {
-                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                    other => other.during("pass a signal on")?,
-                }
+        let ready: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
+        drop(fds);
+        if ready[0] {
+            let status = reap(process).during("reap the process")?;
+            if let Some(pump) = pump {
+                pump.drain()?;
             }
+            return Ok(status);
+        }
+        if ready[1]
+            && let Some(signal) = signalfd.read_signal().during("read a signal")?
+        {
+            pass_on(signal.ssi_signo as i32, signal.ssi_code, process)?;
+        }
+        if let Some(pump) = &mut pump {
+            pump.turn(&ready[2..])?;
         }
     }
 }
 
-/// What the new process gets as standard input, output and error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    /// A terminal of the container.
-    Terminal,
-    /// What we have.
-    Ours,
-    /// /dev/null: nobody will be there to read.
-    Nothing,
+/// Passes a signal on that somebody sent us. What the terminal sends to its whole foreground, whoever started us gets too,
+/// and passes on.
+fn pass_on(signal: i32, code: i32, process: &OwnedFd) -> Result<(), Failure> {
+    let ours = matches!(
+        signal,
+        libc::SIGCHLD | libc::SIGTTIN | libc::SIGTTOU | libc::SIGTSTP | libc::SIGCONT | libc::SIGPIPE
+    );
+    if ours || code == SI_KERNEL {
+        return Ok(());
+    }
+    match sys::process::pidfd_send_signal(process, signal) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        other => other.during("pass a signal on"),
+    }
 }
 
 /// What the new process does: into the cgroup while the host's cgroup files can still be named, into the namespaces,
@@ -175,7 +196,7 @@ fn join(
     cgroup: &Cgroup,
     container: &OwnedFd,
     namespaces: CloneFlags,
-    stdio: Wanted,
+    stdio: Option<Stdio>,
     channel: &ControlSocket,
 ) -> Result<Infallible, Failure> {
     cgroup.join().during("enter the container's cgroup")?;
@@ -186,15 +207,14 @@ fn join(
         .during("open the container's root")?;
     let root = Rootfs::new(root);
     let stdio = match stdio {
-        Wanted::Terminal => {
+        Some(stdio) => stdio,
+        None => {
             let (master, slave) = open_terminal(&root, plan.process.console_size)?;
             channel
                 .send(&crate::stages::FromChild::Terminal, &[master.as_fd()])
                 .during("hand over the terminal")?;
             Stdio::Terminal(slave)
         }
-        Wanted::Nothing => Stdio::null()?,
-        Wanted::Ours => Stdio::Inherited,
     };
     become_process::run(&plan.process, plan.seccomp.as_ref(), stdio, channel, &root)
 }
