@@ -36,6 +36,16 @@ pub(super) fn apply(
     }
 }
 
+/// The controllers that `resources` has limits for, by their names in the kernel.
+pub(super) fn needed(resources: &LinuxResources) -> Vec<&'static str> {
+    let limited = [
+        ("memory", resources.memory().is_some()),
+        ("cpu", resources.cpu().is_some()),
+        ("pids", resources.pids().is_some()),
+    ];
+    limited.into_iter().filter(|(_, limited)| *limited).map(|(controller, _)| controller).collect()
+}
+
 fn refuse_unsupported(resources: &LinuxResources) -> Result<(), CgroupError> {
     let refused = [
         ("resources.blockIO", resources.block_io().is_some()),

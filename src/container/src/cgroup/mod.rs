@@ -44,6 +44,16 @@ pub enum CgroupError {
         /// Why.
         source: io::Error,
     },
+    /// A controller that a limit needs could not be enabled for a folder's children (v2).
+    #[error("failed to enable the cgroup controller {controller} below {path}")]
+    Enable {
+        /// The controller.
+        controller: String,
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A value was refused by the kernel.
     #[error("failed to set {what} of cgroup {path}: {reason}")]
     Set {
@@ -71,6 +81,14 @@ pub enum CgroupError {
     /// A process could not be put into the cgroup.
     #[error("failed to enter cgroup {path}")]
     Enter {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its processes could not be let go on, which they must to die (v1).
+    #[error("failed to thaw cgroup {path}")]
+    Thaw {
         /// The folder.
         path: PathBuf,
         /// Why.
@@ -112,12 +130,17 @@ pub trait Hierarchy: std::fmt::Debug {
     fn handle(&self) -> Box<dyn cgroups_rs::Hierarchy>;
     /// The controllers a container gets a cgroup in that this machine has, by their names in `cgroups-rs`.
     fn controllers(&self) -> Vec<String>;
+    /// Makes the folders of the cgroup `path`, also while others make the same, and returns those of
+    /// [`Hierarchy::controllers`] that it then has; that one of `needed` could not be had is an error.
+    fn make(&self, path: &str, needed: &[&str]) -> Result<Vec<String>, CgroupError>;
     /// Every folder of the cgroup `path`, one a controller on v1, one in all on v2.
     fn folders(&self, path: &str) -> Vec<PathBuf>;
     /// The folder that a process is born into, where the version can do that (v2).
     fn birth_folder(&self, path: &str) -> Option<PathBuf>;
     /// Puts the calling process, which must have one thread, into the cgroup, where birth could not (v1).
     fn enter(&self, path: &str) -> Result<(), CgroupError>;
+    /// Lets frozen processes of the cgroup, and of those below it, see the signals that were sent to them.
+    fn thaw(&self, path: &str) -> Result<(), CgroupError>;
     /// How many processes of the cgroup the kernel killed for want of memory.
     fn oom_kills(&self, path: &str) -> Result<u64, CgroupError>;
     /// Whether devices can be restricted by the hierarchy.
@@ -126,7 +149,11 @@ pub trait Hierarchy: std::fmt::Debug {
 
 /// The hierarchy of this machine: v2 when /sys/fs/cgroup is a cgroup2 file system, else v1.
 pub fn hierarchy() -> Box<dyn Hierarchy> {
-    if cgroups_rs::hierarchies::is_cgroup2_unified_mode() { Box::new(V2) } else { Box::new(V1::mounted()) }
+    if cgroups_rs::hierarchies::is_cgroup2_unified_mode() {
+        Box::new(V2::mounted())
+    } else {
+        Box::new(V1::mounted())
+    }
 }
 
 /// One cgroup, by its path below the root of the hierarchy.
@@ -163,24 +190,18 @@ impl Cgroup {
 
     /// Makes the cgroup and sets its limits.
     pub fn create(&self, resources: Option<&LinuxResources>) -> Result<(), CgroupError> {
-        let controllers = self.hierarchy.controllers();
-        if controllers.is_empty() {
+        if self.hierarchy.controllers().is_empty() {
             return Err(CgroupError::NotMounted);
         }
-        let cgroup = cgroups_rs::Cgroup::new_with_specified_controllers(
+        let needed = resources.map(limits::needed).unwrap_or_default();
+        // Not by cgroups-rs: on v1 it only warns of a folder that it could not make, on v2 of two who make the same
+        // parent one fails, and a controller that could not be enabled is left out silently.
+        let controllers = self.hierarchy.make(&self.path, &needed)?;
+        let cgroup = cgroups_rs::Cgroup::load_with_specified_controllers(
             self.hierarchy.handle(),
             &self.path,
-            Some(controllers),
-        )
-        .map_err(|error| CgroupError::Set {
-            what: "controllers".to_owned(),
-            path: self.path.clone(),
-            reason: error.to_string(),
-        })?;
-        // cgroups-rs only warns of a folder that it could not make.
-        for folder in self.hierarchy.folders(&self.path) {
-            fs::metadata(&folder).map_err(|source| CgroupError::Create { path: folder, source })?;
-        }
+            controllers,
+        );
         match resources {
             Some(resources) => {
                 limits::apply(&cgroup, &self.path, resources, self.hierarchy.restricts_devices())
@@ -225,7 +246,7 @@ impl Cgroup {
     /// Kills every process in it and waits until they are gone.
     pub fn kill_all(&self) -> Result<(), CgroupError> {
         for folder in self.hierarchy.folders(&self.path) {
-            kill_in(&folder)?;
+            self.kill_in(&folder)?;
         }
         Ok(())
     }
@@ -233,16 +254,96 @@ impl Cgroup {
     /// Removes it and the cgroups below it, with the processes in them; that it is not there is fine.
     pub fn remove(&self) -> Result<(), CgroupError> {
         for folder in self.hierarchy.folders(&self.path) {
-            remove_folder(&folder)?;
+            self.remove_folder(&folder)?;
         }
         Ok(())
+    }
+
+    /// Removes it where nobody uses it: a folder with processes or with cgroups below it stays, and so do those.
+    pub fn remove_unused(&self) -> Result<(), CgroupError> {
+        use nix::errno::Errno;
+        for folder in self.hierarchy.folders(&self.path) {
+            match fs::remove_dir(&folder) {
+                Err(error) if is_gone(&error) => {}
+                Err(error)
+                    if matches!(
+                        error.raw_os_error().map(Errno::from_raw),
+                        Some(Errno::EBUSY | Errno::ENOTEMPTY)
+                    ) => {}
+                other => other.map_err(|source| CgroupError::Remove { path: folder, source })?,
+            }
+        }
+        Ok(())
+    }
+
+    fn kill_in(&self, folder: &Path) -> Result<(), CgroupError> {
+        // A fork may slip between the read and the kill, so look again until nobody is left.
+        loop {
+            let pids = pids(folder)?;
+            if pids.is_empty() {
+                return Ok(());
+            }
+            let mut dying = Vec::with_capacity(pids.len());
+            for pid in pids {
+                let failed = |source| CgroupError::Kill { pid, path: folder.to_owned(), source };
+                match sys::process::pidfd_open(pid) {
+                    Ok(pidfd) => {
+                        match sys::process::pidfd_send_signal(&pidfd, nix::sys::signal::SIGKILL as i32) {
+                            Ok(()) => dying.push((pid, pidfd)),
+                            Err(error) if is_gone(&error) => {}
+                            Err(error) => return Err(failed(error)),
+                        }
+                    }
+                    Err(error) if is_gone(&error) => {}
+                    Err(error) => return Err(failed(error)),
+                }
+            }
+            // The frozen die no sooner.
+            self.hierarchy.thaw(&self.path)?;
+            for (pid, pidfd) in dying {
+                let failed = |source| CgroupError::Kill { pid, path: folder.to_owned(), source };
+                if !sys::process::wait_readable_for(&pidfd, KILL_LIMIT).map_err(failed)? {
+                    return Err(failed(io::Error::from(io::ErrorKind::TimedOut)));
+                }
+            }
+        }
+    }
+
+    fn remove_folder(&self, folder: &Path) -> Result<(), CgroupError> {
+        let failed = |source| CgroupError::Remove { path: folder.to_owned(), source };
+        match fs::remove_dir(folder) {
+            Ok(()) => return Ok(()),
+            Err(error) if is_gone(&error) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EBUSY as i32) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        match fs::read_dir(folder) {
+            Ok(entries) => {
+                for entry in entries {
+                    let entry = entry.map_err(failed)?;
+                    if entry.file_type().map_err(failed)?.is_dir() {
+                        self.remove_folder(&entry.path())?;
+                    }
+                }
+            }
+            Err(error) if is_gone(&error) => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        }
+        self.kill_in(folder)?;
+        match fs::remove_dir(folder) {
+            Err(error) if !is_gone(&error) => Err(failed(error)),
+            _ => Ok(()),
+        }
     }
 }
 
 /// Whether memory and swap together can be limited on this machine.
 pub fn limits_swap() -> bool {
-    let v1 = Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes");
-    cgroups_rs::hierarchies::is_cgroup2_unified_mode() || v1.exists()
+    if cgroups_rs::hierarchies::is_cgroup2_unified_mode() {
+        return v2::counts_swap(Path::new(cgroups_rs::hierarchies::UNIFIED_MOUNTPOINT));
+    }
+    let mounts = V1::mounted();
+    mounts.folder("memory", "memory.memsw.limit_in_bytes").is_some_and(|file| file.exists())
 }
 
 fn pids(folder: &Path) -> Result<Vec<i32>, CgroupError> {
@@ -251,64 +352,6 @@ fn pids(folder: &Path) -> Result<Vec<i32>, CgroupError> {
         Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()),
         Err(error) if is_gone(&error) => Ok(Vec::new()),
         Err(source) => Err(CgroupError::Read { path, source }),
-    }
-}
-
-fn kill_in(folder: &Path) -> Result<(), CgroupError> {
-    // A fork may slip between the read and the kill, so look again until nobody is left.
-    loop {
-        let pids = pids(folder)?;
-        if pids.is_empty() {
-            return Ok(());
-        }
-        let mut dying = Vec::with_capacity(pids.len());
-        for pid in pids {
-            let failed = |source| CgroupError::Kill { pid, path: folder.to_owned(), source };
-            match sys::process::pidfd_open(pid) {
-                Ok(pidfd) => {
-                    match sys::process::pidfd_send_signal(&pidfd, nix::sys::signal::SIGKILL as i32) {
-                        Ok(()) => dying.push((pid, pidfd)),
-                        Err(error) if is_gone(&error) => {}
-                        Err(error) => return Err(failed(error)),
-                    }
-                }
-                Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        for (pid, pidfd) in dying {
-            let failed = |source| CgroupError::Kill { pid, path: folder.to_owned(), source };
-            if !sys::process::wait_readable_for(&pidfd, KILL_LIMIT).map_err(failed)? {
-                return Err(failed(io::Error::from(io::ErrorKind::TimedOut)));
-            }
-        }
-    }
-}
-
-fn remove_folder(folder: &Path) -> Result<(), CgroupError> {
-    let failed = |source| CgroupError::Remove { path: folder.to_owned(), source };
-    match fs::remove_dir(folder) {
-        Ok(()) => return Ok(()),
-        Err(error) if is_gone(&error) => return Ok(()),
-        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EBUSY as i32) => {}
-        Err(error) => return Err(failed(error)),
-    }
-    match fs::read_dir(folder) {
-        Ok(entries) => {
-            for entry in entries {
-                let entry = entry.map_err(failed)?;
-                if entry.file_type().map_err(failed)?.is_dir() {
-                    remove_folder(&entry.path())?;
-                }
-            }
-        }
-        Err(error) if is_gone(&error) => return Ok(()),
-        Err(error) => return Err(failed(error)),
-    }
-    kill_in(folder)?;
-    match fs::remove_dir(folder) {
-        Err(error) if !is_gone(&error) => Err(failed(error)),
-        _ => Ok(()),
     }
 }
 
@@ -365,5 +408,32 @@ mod tests {
         assert!(folders.iter().all(|folder| !folder.exists()));
         cgroup.remove().expect("a second time is fine");
         Cgroup::at(path.trim_end_matches("/c")).expect("fine").remove().expect("the parent goes too");
+    }
+
+    /// Needs root.
+    #[test]
+    fn a_frozen_cgroup_and_one_frozen_below_it_are_removed() {
+        if hierarchy().version() != "v1" {
+            eprintln!("skipped: the unified hierarchy has a test of its own");
+            return;
+        }
+        for below in ["", "/below"] {
+            let cgroup =
+                Cgroup::at(&format!("/agent-unit-frozen-{}", std::process::id())).expect("a fine path");
+            cgroup.create(None).expect("root may");
+            let inner = Cgroup::at(&format!("{}{below}", cgroup.path())).expect("a fine path");
+            inner.create(None).expect("root may");
+            let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("spawned");
+            for folder in inner.hierarchy.folders(inner.path()) {
+                fs::write(folder.join("cgroup.procs"), child.id().to_string()).expect("ours");
+            }
+            let frozen = V1::mounted().folder("freezer", cgroup.path()).expect("mounted");
+            fs::write(frozen.join("freezer.state"), "FROZEN").expect("ours");
+            cgroup.remove_unused().expect("nothing to do");
+            assert!(frozen.exists(), "there is somebody");
+            cgroup.remove().expect("it is emptied and removed");
+            assert!(!child.wait().expect("ours").success());
+            assert!(!frozen.exists());
+        }
     }
 }
