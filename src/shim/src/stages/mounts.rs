@@ -7,6 +7,7 @@ use std::path::Path;
 use container::plan::{MountKind, MountPlan, Plan};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag};
+use nix::unistd::symlinkat;
 use sys::mount::{AttributeChange, FileSystem, attr};
 
 use super::devices;
@@ -114,12 +115,20 @@ fn cgroups(mount: &MountPlan, root: &Rootfs) -> Result<(), Failure> {
     folder.set("size=64k").during("set its size")?;
     let folder = folder.mount(mount.attributes & !attr::RDONLY).during("make a tmpfs")?;
     sys::mount::attach(&folder, place(&mount.target)?).during("attach it")?;
-    for (name, _) in container::cgroup::V1::mounted().mounts() {
+    for controllers in container::cgroup::V1::mounted().groups() {
         let hierarchy = FileSystem::open("cgroup").during("open a cgroup")?;
-        hierarchy.set(name).during(format_args!("select {name}"))?;
+        for controller in controllers {
+            hierarchy.set(controller).during(format_args!("select {controller}"))?;
+        }
+        // As hosts have it: `cpu,cpuacct`, and a link for each.
+        let name = controllers.join(",");
         let hierarchy = hierarchy.mount(mount.attributes).during(format_args!("make a {name} cgroup"))?;
-        sys::mount::attach(&hierarchy, place(&mount.target.join(name))?)
+        sys::mount::attach(&hierarchy, place(&mount.target.join(&name))?)
             .during(format_args!("attach {name}"))?;
+        for controller in controllers.iter().filter(|controller| **controller != name) {
+            symlinkat(name.as_str(), &folder, controller.as_str())
+                .during(format_args!("make a link {controller}"))?;
+        }
     }
     if mount.attributes & attr::RDONLY != 0 {
         let change = AttributeChange { set: attr::RDONLY, ..Default::default() };
