@@ -21,21 +21,22 @@ pub fn mount(place: &Path, rootfs: &RootfsSpec) -> Result<Rootfs, Failure> {
     // What the host unmounts is let go here too, and nothing that is mounted here reaches the host.
     let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
     mount_at(None::<&str>, "/", None::<&str>, slave, None::<&str>).during("detach from the host's mounts")?;
+    // Where devices are not restricted by a cgroup, those of the image must do nothing at least.
+    let harmless = !container::cgroup::hierarchy().restricts_devices();
     match rootfs {
         RootfsSpec::Ready => {
             let tree = File::open(place).during(format_args!("open {}", place.display()))?;
             let copy = sys::mount::copy_tree(&tree, true).during("bind the root filesystem")?;
+            if harmless {
+                let change = AttributeChange { set: attr::NODEV, recursive: true, ..Default::default() };
+                sys::mount::set_attributes(&copy, change).during("keep devices from being opened")?;
+            }
             sys::mount::attach(&copy, &tree).during("bind the root filesystem")?;
         }
         RootfsSpec::Overlay { lower, links, upper, work, volatile } => {
             let options = overlay_options(lower, upper, work, *volatile)?;
             nix::unistd::chdir(links).during(format_args!("open {}", links.display()))?;
-            // Where devices are not restricted by a cgroup, those of the image must do nothing at least.
-            let flags = if container::cgroup::hierarchy().restricts_devices() {
-                MsFlags::empty()
-            } else {
-                MsFlags::MS_NODEV
-            };
+            let flags = if harmless { MsFlags::MS_NODEV } else { MsFlags::empty() };
             mount_at(Some("overlay"), place, Some("overlay"), flags, Some(options.as_str()))
                 .during(format_args!("mount the overlay of {} layers at {}", lower.len(), place.display()))?;
         }
