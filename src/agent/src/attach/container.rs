@@ -147,6 +147,7 @@ impl ContainerPump<'_> {
                     Ok(Some(
                         Frame::Started(_)
                         | Frame::Attach
+                        | Frame::Finish
                         | Frame::Stdin(_)
                         | Frame::StdinEnd
                         | Frame::Resize { .. },
