@@ -16,8 +16,8 @@
 //!
 //! The lock is an open file description with an exclusive flock: as long as anybody holds it the container is
 //! somebody's, and nobody else may clean up after it. At the container's end the monitor writes the exit record,
-//! tells its clients, and waits for the parent: one that has cleaned up says so with [`ToMonitor::Released`];
-//! when the socket closes without it, the monitor replaces itself by the clean-up command.
+//! tells its clients, lets go of the lock, and waits for the parent: one that has cleaned up says so with
+//! [`ToMonitor::Released`]; when the socket closes without it, the monitor replaces itself by the clean-up command.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
