@@ -273,8 +273,8 @@ impl Node {
     /// The monitors of this machine's containers.
     pub fn monitors(&self) -> Vec<i32> {
         let found = processes(self.dir(), &self.netns.identity(), &BTreeSet::new(), &BTreeSet::new());
-        let monitors =
-            found.into_iter().filter(|(_, words)| words.contains("shim") && words.contains("monitor"));
+        // What they run is a sealed copy, under whatever name.
+        let monitors = found.into_iter().filter(|(_, words)| words.trim_end().ends_with(" monitor"));
         monitors.map(|(pid, _)| pid).collect()
     }
 
