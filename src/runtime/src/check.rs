@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
+use container::capability;
 use container::users::LARGEST_ID;
+use oci_spec::runtime::Capability;
 
 use crate::error::RuntimeError;
 use crate::id;
@@ -35,8 +37,12 @@ const TMPFS_FLAGS: [&str; 12] = [
 ];
 const TMPFS_VALUES: [&str; 6] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"];
 
-/// Refuses what no container can have.
-pub(crate) fn container(options: &ContainerOptions) -> Result<(), RuntimeError> {
+/// Why a device cannot be had where the machine cannot say which devices a container may open.
+const NO_DEVICES: &str = "this machine's cgroups cannot restrict devices (cgroup v2, or v1 without its devices controller), \
+     so containers get none: leave it out";
+
+/// Refuses what no container can have. `restricts_devices` says whether a cgroup decides which devices can be opened.
+pub(crate) fn container(options: &ContainerOptions, restricts_devices: bool) -> Result<(), RuntimeError> {
     if let Some(name) = &options.name
         && !id::is_name(name)
     {
@@ -57,6 +63,9 @@ pub(crate) fn container(options: &ContainerOptions) -> Result<(), RuntimeError> 
     }
     limits(&options.limits)?;
     mounts(&options.mounts)?;
+    if !restricts_devices {
+        no_devices(options)?;
+    }
     if options.network != NetworkMode::Bridge && !options.ports.is_empty() {
         return Err(RuntimeError::option(
             "published ports",
@@ -151,6 +160,23 @@ fn limits(limits: &Limits) -> Result<(), RuntimeError> {
     Ok(())
 }
 
+/// Refuses what would let a container open whatever device it likes.
+fn no_devices(options: &ContainerOptions) -> Result<(), RuntimeError> {
+    // Names that are none are refused where they are looked up.
+    let mknod = |name: &&String| capability::parse(name).is_ok_and(|parsed| parsed == Capability::Mknod);
+    if let Some(name) = options.cap_add.iter().find(mknod) {
+        return Err(RuntimeError::option(format!("capability {name}"), NO_DEVICES));
+    }
+    for mount in &options.mounts {
+        if let MountOption::Tmpfs { options, .. } = mount
+            && options.iter().any(|option| option == "dev")
+        {
+            return Err(RuntimeError::option("tmpfs option \"dev\"", NO_DEVICES));
+        }
+    }
+    Ok(())
+}
+
 fn mounts(mounts: &[MountOption]) -> Result<(), RuntimeError> {
     let mut targets = BTreeSet::new();
     for mount in mounts {
@@ -175,6 +201,9 @@ fn mounts(mounts: &[MountOption]) -> Result<(), RuntimeError> {
         }
         if target.starts_with("/proc") {
             return refused("nothing can be mounted over or in /proc");
+        }
+        if target == Path::new("/dev") || target == Path::new("/sys") {
+            return refused("containers have their own: mount what is needed at a place in it");
         }
         if targets.contains(&target) {
             return refused("two mounts have this target");
@@ -250,7 +279,7 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut ContainerOptions)) -> Option<String> {
         let mut options = ContainerOptions::default();
         change(&mut options);
-        container(&options).err().map(|error| error.to_string())
+        container(&options, true).err().map(|error| error.to_string())
     }
 
     fn tmpfs(target: &str, options: &[&str]) -> MountOption {
@@ -272,6 +301,7 @@ mod tests {
                 options.limits = Limits { cpu_milli: Some(10), memory: Some(6 << 20), pids: Some(1) };
                 options.mounts = vec![
                     tmpfs("/run", &["size=64m", "mode=1777", "exec"]),
+                    tmpfs("/dev/shm", &["dev"]),
                     MountOption::Volume { name: "data".to_owned(), target: "/data".into(), read_only: false },
                     MountOption::Bind { source: "/srv".into(), target: "/data/srv".into(), read_only: true },
                 ];
@@ -283,7 +313,7 @@ mod tests {
     #[test]
     fn what_cannot_be_had_is_refused_by_name() {
         type Change = fn(&mut ContainerOptions);
-        let cases: [(Change, &str); 22] = [
+        let cases: [(Change, &str); 24] = [
             (|o| o.name = Some("-x".to_owned()), "container name"),
             (|o| o.env = vec!["A".to_owned()], "environment variable"),
             (|o| o.env = vec!["=A".to_owned()], "environment variable"),
@@ -301,6 +331,8 @@ mod tests {
             (|o| o.mounts = vec![tmpfs("/", &[])], "mount target /"),
             (|o| o.mounts = vec![tmpfs("run", &[])], "mount target"),
             (|o| o.mounts = vec![tmpfs("/proc/sys", &[])], "mount target /proc/sys"),
+            (|o| o.mounts = vec![tmpfs("/dev/", &[])], "mount target /dev"),
+            (|o| o.mounts = vec![tmpfs("//sys", &[])], "mount target /sys"),
             (|o| o.mounts = vec![tmpfs("/a//b", &[]), tmpfs("/a/b/.", &[])], "two mounts"),
             (|o| o.mounts = vec![tmpfs("/a", &["size=1,uid=0"])], "tmpfs option"),
             (
@@ -340,5 +372,25 @@ mod tests {
             let error = refusal(change).unwrap_or_else(|| panic!("{expected} passed"));
             assert!(error.contains(expected), "{error} does not say {expected}");
         }
+    }
+
+    #[test]
+    fn where_devices_are_not_restricted_nothing_that_opens_them_is_given() {
+        let with = |add: &[&str], mounts: Vec<MountOption>| {
+            let cap_add = add.iter().map(|name| (*name).to_owned()).collect();
+            let options = ContainerOptions { cap_add, mounts, ..Default::default() };
+            assert!(container(&options, true).is_ok(), "{options:?}");
+            container(&options, false).err().map(|error| error.to_string())
+        };
+        for name in ["MKNOD", "cap_mknod"] {
+            let error = with(&["CHOWN", name], vec![]).expect("refused");
+            assert!(
+                error.contains(&format!("capability {name}: ")) && error.contains("leave it out"),
+                "{error}"
+            );
+        }
+        let error = with(&[], vec![tmpfs("/run", &["nodev", "dev"])]).expect("refused");
+        assert!(error.contains("tmpfs option \"dev\""), "{error}");
+        assert_eq!(with(&["ALL", "SYS_ADMIN"], vec![tmpfs("/run", &["exec"])]), None);
     }
 }

@@ -1,15 +1,17 @@
 //! `create`: a container's bundle, everything of it but a process.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use container::capability::{self, CapabilityPlan};
+use container::cgroup;
 use image::Image;
 use jiff::Timestamp;
 
 use crate::error::{FileContext, RuntimeError};
-use crate::layout::make_private;
+use crate::layout::{make_private, names_in};
 use crate::lifeline::LifeLine;
 use crate::oci::Surroundings;
 use crate::options::{ContainerOptions, MountOption, NetworkMode};
@@ -18,6 +20,9 @@ use crate::rootfs::RootfsDriver;
 use crate::runtime::Runtime;
 use crate::view::ContainerView;
 use crate::{check, id, init_layer, names, oci, process, signal};
+
+/// A folder for each processor of the machine.
+const CPUS: &str = "/sys/devices/system/cpu";
 
 /// What a container is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +63,10 @@ impl Runtime {
         image: &Image,
         purpose: Purpose,
     ) -> Result<Created, RuntimeError> {
-        check::container(&options)?;
+        let restricts_devices = cgroup::hierarchy().restricts_devices();
+        check::container(&options, restricts_devices)?;
         let args = process::args(&options, &image.config)?;
-        let host = capability::host()?;
-        let plan = CapabilityPlan::new(&options.cap_add, &options.cap_drop, &host)?;
+        let plan = oci::capabilities(&options, capability::host()?, restricts_devices)?;
         if !plan.missing.is_empty() {
             tracing::warn!(missing = ?plan.missing, "capabilities that containers usually have are not available");
         }
@@ -114,7 +119,9 @@ impl Runtime {
                 rootfs: bundle.rootfs(),
                 hostname: &hostname,
                 cgroup_parent: &self.config.cgroup_parent,
-                limits_swap: container::cgroup::limits_swap(),
+                limits_swap: cgroup::limits_swap(),
+                restricts_devices: cgroup::hierarchy().restricts_devices(),
+                throttles: throttles(Path::new(CPUS)).file("read", Path::new(CPUS))?,
                 volume_data: &|name| self.layout.volume_data(name),
             },
         )?;
@@ -166,6 +173,20 @@ impl Runtime {
     }
 }
 
+/// The paths below `cpus` by which the heat of each processor can be read, as docker covers them: from outside a
+/// container it tells what others do (moby, `oci/defaults.go`).
+fn throttles(cpus: &Path) -> io::Result<Vec<String>> {
+    let is_cpu = |name: &str| name.strip_prefix("cpu").is_some_and(|number| number.parse::<u32>().is_ok());
+    let names = names_in(cpus)?.into_iter().filter(|name| is_cpu(name));
+    let mut paths: Vec<String> = names
+        .map(|name| cpus.join(name).join("thermal_throttle"))
+        .filter(|path| path.exists())
+        .map(|path| path.display().to_string())
+        .collect();
+    paths.sort();
+    Ok(paths)
+}
+
 fn exists(path: &Path) -> Result<bool, RuntimeError> {
     fs::exists(path).file("inspect", path)
 }
@@ -179,5 +200,22 @@ fn hostname(options: &ContainerOptions, id: &str) -> Result<String, RuntimeError
             Ok(fs::read_to_string(path).file("read", path)?.trim().to_owned())
         }
         (None, NetworkMode::Bridge | NetworkMode::None) => Ok(id[..12].to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_processor_that_tells_its_heat_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in ["cpu0/thermal_throttle", "cpu11/thermal_throttle", "cpu2", "cpufreq/thermal_throttle"] {
+            fs::create_dir_all(folder.path().join(path)).unwrap();
+        }
+        let expected =
+            ["cpu0", "cpu11"].map(|cpu| format!("{}/{cpu}/thermal_throttle", folder.path().display()));
+        assert_eq!(throttles(folder.path()).unwrap(), expected);
+        assert!(throttles(&folder.path().join("missing")).unwrap().is_empty());
     }
 }

@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use container::capability::CapabilityPlan;
+use container::capability::{CapabilityError, CapabilityPlan};
 use container::seccomp;
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxCpuBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
-    LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType as Namespace,
-    LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder, Process, RootBuilder, Spec,
-    SpecBuilder,
+    Capabilities, Capability, Linux, LinuxBuilder, LinuxCpuBuilder, LinuxDeviceCgroup,
+    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder,
+    LinuxNamespaceType as Namespace, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount,
+    MountBuilder, Process, RootBuilder, Spec, SpecBuilder,
 };
 
 use crate::check;
@@ -70,6 +70,10 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cgroup_parent: &'a str,
     /// Whether memory and swap together can be limited.
     pub(crate) limits_swap: bool,
+    /// Whether a cgroup decides which devices can be opened.
+    pub(crate) restricts_devices: bool,
+    /// Paths of this machine that tell of its processors' heat.
+    pub(crate) throttles: Vec<String>,
     /// Where the data of a named volume lies.
     pub(crate) volume_data: &'a dyn Fn(&str) -> PathBuf,
 }
@@ -77,6 +81,23 @@ pub(crate) struct Surroundings<'a> {
 /// The cgroup of a container, below the root of the hierarchy.
 pub(crate) fn cgroup_path(parent: &str, id: &str) -> String {
     format!("/{}/{id}", parent.trim_matches('/')).replace("//", "/")
+}
+
+/// What the container may do, of what `host` can pass on. Where no cgroup decides which devices can be opened, it can
+/// make none.
+pub(crate) fn capabilities(
+    options: &ContainerOptions,
+    mut host: Capabilities,
+    restricts_devices: bool,
+) -> Result<CapabilityPlan, CapabilityError> {
+    if restricts_devices {
+        return CapabilityPlan::new(&options.cap_add, &options.cap_drop, &host);
+    }
+    host.remove(&Capability::Mknod);
+    let mut plan = CapabilityPlan::new(&options.cap_add, &options.cap_drop, &host)?;
+    // Left out by us, so nothing to warn of.
+    plan.missing.retain(|capability| *capability != Capability::Mknod);
+    Ok(plan)
 }
 
 /// The configuration of a container with this first process.
@@ -102,7 +123,7 @@ fn linux(options: &ContainerOptions, capabilities: &CapabilityPlan, around: &Sur
     let own_network = options.network != NetworkMode::Host;
     let mut builder = LinuxBuilder::default()
         .namespaces(namespaces(own_network))
-        .masked_paths(MASKED.map(str::to_owned).to_vec())
+        .masked_paths([&MASKED.map(str::to_owned)[..], &around.throttles].concat())
         .readonly_paths(READ_ONLY.map(str::to_owned).to_vec())
         .resources(resources(&options.limits, around.limits_swap))
         .cgroups_path(cgroup_path(around.cgroup_parent, around.id))
@@ -210,7 +231,10 @@ fn user_mount(option: &MountOption, around: &Surroundings<'_>) -> Result<Mount, 
     let target = check::target(option.target())?;
     let bind = |source: &Path, read_only: bool| {
         let access = if read_only { "ro" } else { "rw" };
-        let options = ["rbind", "rprivate", access].map(str::to_owned).to_vec();
+        let mut options = ["rbind", "rprivate", access].map(str::to_owned).to_vec();
+        if !around.restricts_devices {
+            options.push("nodev".to_owned());
+        }
         mount(&target, Some("bind"), source, options)
     };
     Ok(match option {
@@ -241,8 +265,11 @@ mod tests {
     use crate::process;
 
     fn build(options: &ContainerOptions) -> Spec {
-        let plan = CapabilityPlan::new(&options.cap_add, &options.cap_drop, &capability::all())
-            .expect("all are there");
+        build_where(options, true)
+    }
+
+    fn build_where(options: &ContainerOptions, restricts_devices: bool) -> Spec {
+        let plan = capabilities(options, capability::all(), restricts_devices).expect("all are there");
         let process = process::first(
             options,
             &ImageConfiguration::default(),
@@ -256,6 +283,8 @@ mod tests {
             hostname: "box",
             cgroup_parent: "/agent/",
             limits_swap: true,
+            restricts_devices,
+            throttles: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".to_owned()],
             volume_data: &|name| Path::new("/volumes").join(name),
         };
         spec(options, process, &plan, &around).expect("the mounts were checked")
@@ -359,9 +388,48 @@ mod tests {
         assert_eq!(options(6), ["rbind", "rprivate", "rw"]);
         assert_eq!(options(7), ["nosuid", "nodev", "noexec", "size=1g"]);
         assert_eq!(options(8), ["rbind", "rprivate", "ro"]);
+    }
 
-        let own_dev = build(&ContainerOptions { mounts: vec![bind("/dev", false)], ..Default::default() });
-        assert_eq!(targets(&own_dev), ["/proc", "/sys", "/sys/fs/cgroup", "/dev"]);
+    #[test]
+    fn no_device_can_be_made_or_found_where_none_is_restricted() {
+        let options = ContainerOptions {
+            cap_add: vec!["ALL".to_owned()],
+            mounts: vec![
+                MountOption::Bind { source: "/srv".into(), target: "/srv".into(), read_only: true },
+                MountOption::Volume { name: "vol".to_owned(), target: "/vol".into(), read_only: false },
+                MountOption::Tmpfs { target: "/tmp".into(), options: vec![] },
+            ],
+            ..Default::default()
+        };
+        for (options, restricts) in [
+            (&options, true),
+            (&options, false),
+            (&ContainerOptions { cap_add: vec![], ..options.clone() }, true),
+            (&ContainerOptions { cap_add: vec![], ..options.clone() }, false),
+        ] {
+            let spec = build_where(options, restricts);
+            let sets = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+            for set in [sets.bounding(), sets.permitted(), sets.effective()] {
+                let set = set.as_ref().unwrap();
+                assert_eq!(set.contains(&Capability::Mknod), restricts);
+                assert!(set.contains(&Capability::Chown));
+            }
+            let mounts = spec.mounts().as_ref().unwrap();
+            for mount in mounts.iter().rev().take(3) {
+                let nodev = mount.options().iter().flatten().any(|option| option == "nodev");
+                assert_eq!(nodev, !restricts || mount.typ().as_deref() == Some("tmpfs"), "{mount:?}");
+            }
+            assert!(capabilities(options, capability::all(), restricts).unwrap().missing.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_tells_of_the_host_is_covered() {
+        let spec = build(&ContainerOptions::default());
+        let masked = spec.linux().as_ref().unwrap().masked_paths().clone().unwrap();
+        for path in ["/proc/kcore", "/proc/interrupts", "/sys/devices/system/cpu/cpu0/thermal_throttle"] {
+            assert!(masked.iter().any(|masked| masked == path), "{path}");
+        }
     }
 
     #[test]
