@@ -4,6 +4,7 @@
 //! fails, nothing is left: not the container either.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -11,6 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use api::trace::Tracer;
 use container::StdioSocket;
 use container::monitor::{MonitorSpec, RootfsSpec, StageReport};
+use container::state::ProcessRecord;
 use image::Image;
 use network::AttachSpec;
 
@@ -115,10 +117,11 @@ impl Runtime {
         let log = self.layout.bundle(&record.id).monitor_log();
         loop {
             match monitor.next(&log)? {
-                Progress::Namespaces { pid } => {
-                    self.connect(record, pid, tracer)?;
-                    monitor.go_on()?;
-                }
+                Progress::Namespaces { pid } => match self.connect(record, pid, tracer) {
+                    Ok(()) => monitor.go_on()?,
+                    Err(error) if has_ended(pid) => return Err(cause(monitor, &log).unwrap_or(error)),
+                    Err(error) => return Err(error),
+                },
                 Progress::Stage(report) => trace_stage(tracer, report),
                 Progress::Started { pid } => return Ok((pid, ours)),
             }
@@ -182,7 +185,48 @@ impl Runtime {
     }
 }
 
+/// Whether the process, which nobody has reaped yet, has ended.
+fn has_ended(pid: i32) -> bool {
+    // That it cannot be inspected says nothing of why the network could not be connected.
+    match ProcessRecord::of(pid) {
+        Ok(process) => matches!(process.open(), Ok(None)),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Why a process that ended while its network was connected did so, if the monitor knows: that comes before whatever its
+/// end kept the network from.
+fn cause(monitor: &Monitor, log: &Path) -> Option<RuntimeError> {
+    // Nothing can go on any more, but the monitor looks at the process only when it may.
+    monitor.go_on().ok()?;
+    loop {
+        match monitor.next(log) {
+            Ok(Progress::Stage(_)) => {}
+            Err(failed @ RuntimeError::FailedStart(_)) => return Some(failed),
+            Ok(_) | Err(_) => return None,
+        }
+    }
+}
+
 fn trace_stage(tracer: &Tracer, report: StageReport) {
     let began = UNIX_EPOCH + Duration::from_nanos(report.began_ns);
     tracer.record("shim", &report.step, began, Duration::from_nanos(report.took_ns), report.facts);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_ended_before_it_is_reaped_and_after() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        assert!(!has_ended(pid));
+        let pidfd = sys::process::pidfd_open(pid).unwrap();
+        child.kill().unwrap();
+        sys::process::wait_readable(&pidfd).unwrap();
+        assert!(has_ended(pid), "a zombie");
+        child.wait().unwrap();
+        assert!(has_ended(pid));
+    }
 }
