@@ -65,17 +65,21 @@ impl Runtime {
         let containers = self.layout.run_containers();
         let mut reaped = Vec::new();
         for id in names_in(&containers).file("read", &containers)? {
-            let reap = || match LifeLine::try_take(&self.layout.run_dir(&id))? {
-                Tried::Locked(line) => self.clean(line, &id, Fate::AsRecorded).map(|()| true),
-                Tried::Held | Tried::Gone => Ok::<_, RuntimeError>(false),
-            };
-            match reap() {
+            match self.reap_one(&id) {
                 Ok(true) => reaped.push(id),
                 Ok(false) => {}
                 Err(error) => tracing::warn!(id, %error, "failed to clean up after a container"),
             }
         }
         Ok(reaped)
+    }
+
+    /// Cleans up after the container if nobody sees to it; returns whether that was so.
+    pub(crate) fn reap_one(&self, id: &str) -> Result<bool, RuntimeError> {
+        match LifeLine::try_take(&self.layout.run_dir(id))? {
+            Tried::Locked(line) => self.clean(line, id, Fate::AsRecorded).map(|()| true),
+            Tried::Held | Tried::Gone => Ok(false),
+        }
     }
 
     /// Removes the container whatever it is.
@@ -154,10 +158,18 @@ impl Runtime {
 
     fn sweep_one(&self, id: &str) -> Result<(), RuntimeError> {
         let bundle = self.layout.bundle(id);
-        let cut_short = match Record::read(&bundle)? {
-            None => true,
-            Some(record) if record.options.remove => true,
-            Some(_) => {
+        let mut fate = Fate::AsRecorded;
+        let cut_short = match Record::read(&bundle) {
+            // A power cut lost it, as it may where the container is to go at its end, or soon after the creation.
+            Err(RuntimeError::Damaged { path, source }) if record::is_torn(&source) => {
+                tracing::warn!(id, path = %path.display(), "a container's record was torn; the container is removed");
+                fate = Fate::Remove;
+                true
+            }
+            Err(error) => return Err(error),
+            Ok(None) => true,
+            Ok(Some(record)) if record.options.remove => true,
+            Ok(Some(_)) => {
                 let started = record::read::<StartRecord>(&bundle.start())?;
                 match started.filter(|_| !bundle.exit().exists()) {
                     None => false,
@@ -173,7 +185,7 @@ impl Runtime {
             return Ok(());
         }
         let line = LifeLine::create(&self.layout.run_dir(id))?;
-        self.clean(line, id, Fate::AsRecorded)
+        self.clean(line, id, fate)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Reads: `list`, `find`. They never change anything, and one damaged container never hides the others.
+//! Reads: `list`, `find`. One damaged container never hides the others. They change nothing, but for a container whose
+//! monitor was killed while its process goes on: nobody else would end that, so whoever sees it does.
 
 use container::ExitRecord;
 use container::state::ProcessRecord;
@@ -7,6 +8,7 @@ use jiff::Timestamp;
 use crate::error::{FileContext, RuntimeError};
 use crate::layout::names_in;
 use crate::lifeline::LifeLine;
+use crate::options::ContainerOptions;
 use crate::record::{self, Record};
 use crate::runtime::Runtime;
 use crate::view::{ContainerState, ContainerView};
@@ -35,17 +37,44 @@ impl Runtime {
     /// # Errors
     /// [`RuntimeError::NotFound`], [`RuntimeError::Ambiguous`]; a record that cannot be read.
     pub fn find(&self, name_or_id: &str) -> Result<ContainerView, RuntimeError> {
+        let id = self.resolve(name_or_id)?;
+        self.view(&id)?.ok_or_else(|| RuntimeError::NotFound { name: name_or_id.to_owned() })
+    }
+
+    /// As [`Runtime::find`], but a container whose files are damaged is found too, with nothing but its id and a name to
+    /// call it by.
+    pub(crate) fn find_damaged(&self, name_or_id: &str) -> Result<ContainerView, RuntimeError> {
+        let id = self.resolve(name_or_id)?;
+        match self.view(&id) {
+            Err(RuntimeError::Damaged { path, source }) => {
+                tracing::warn!(id, path = %path.display(), error = %source, "a container is damaged");
+                Ok(ContainerView {
+                    name: name_or_id.to_owned(),
+                    log_path: self.layout.bundle(&id).log(),
+                    id,
+                    image_id: String::new(),
+                    options: ContainerOptions::default(),
+                    args: Vec::new(),
+                    created: Timestamp::UNIX_EPOCH,
+                    state: ContainerState::Created,
+                    network: None,
+                })
+            }
+            other => other?.ok_or_else(|| RuntimeError::NotFound { name: name_or_id.to_owned() }),
+        }
+    }
+
+    /// The id of the complete container that is meant, damaged or not.
+    fn resolve(&self, name_or_id: &str) -> Result<String, RuntimeError> {
         let not_found = || RuntimeError::NotFound { name: name_or_id.to_owned() };
-        if id::is_id(name_or_id)
-            && let Some(view) = self.view(name_or_id)?
-        {
-            return Ok(view);
+        if id::is_id(name_or_id) && self.is_complete(name_or_id) {
+            return Ok(name_or_id.to_owned());
         }
         if id::is_name(name_or_id)
             && let Some(id) = names::lookup(&self.layout, name_or_id)?
-            && let Some(view) = self.view(&id)?
+            && self.is_complete(&id)
         {
-            return Ok(view);
+            return Ok(id);
         }
         if !id::is_hex(name_or_id) {
             return Err(not_found());
@@ -55,7 +84,19 @@ impl Runtime {
         if found.next().is_some() {
             return Err(RuntimeError::Ambiguous { prefix: name_or_id.to_owned() });
         }
-        self.view(&id)?.ok_or_else(not_found)
+        Ok(id)
+    }
+
+    /// Whether the container's creation was finished and its removal not begun.
+    fn is_complete(&self, id: &str) -> bool {
+        self.layout.bundle(id).record().exists()
+    }
+
+    /// The ids of all complete containers, damaged or not.
+    pub(crate) fn complete_ids(&self) -> Result<Vec<String>, RuntimeError> {
+        let mut ids = self.ids()?;
+        ids.retain(|id| self.is_complete(id));
+        Ok(ids)
     }
 
     /// The name of a container that was made from the image with this id, if there is one.
@@ -81,6 +122,21 @@ impl Runtime {
 
     /// The container as it is now; `None` when it is not complete.
     fn view(&self, id: &str) -> Result<Option<ContainerView>, RuntimeError> {
+        let view = self.read(id)?;
+        let runs = view.as_ref().is_some_and(|view| matches!(view.state, ContainerState::Running { .. }));
+        if !runs || LifeLine::is_held(&self.layout.run_dir(id))? {
+            return Ok(view);
+        }
+        match self.reap_one(id) {
+            Ok(_) => self.read(id),
+            Err(error) => {
+                tracing::warn!(id, %error, "failed to clean up after a container");
+                Ok(view)
+            }
+        }
+    }
+
+    fn read(&self, id: &str) -> Result<Option<ContainerView>, RuntimeError> {
         let bundle = self.layout.bundle(id);
         let Some(record) = Record::read(&bundle)? else { return Ok(None) };
         let state = self.state(id)?;

@@ -10,6 +10,7 @@ use container::monitor::RootfsSpec;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
 
 use crate::error::{FileContext, RuntimeError};
 use crate::layout::Bundle;
@@ -75,6 +76,12 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Runtim
         .map_err(|source| RuntimeError::Damaged { path: path.to_owned(), source })
 }
 
+/// Whether a file is not even JSON: cut off or empty, as a power cut leaves it. Other damage may be the doing of another
+/// version of ours.
+pub(crate) fn is_torn(error: &serde_json::Error) -> bool {
+    matches!(error.classify(), Category::Eof | Category::Syntax)
+}
+
 /// Writes a file of JSON, whole or not at all; with `sync`, so that it outlives a power cut.
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T, sync: bool) -> Result<(), RuntimeError> {
     let bytes = serde_json::to_vec(value)
@@ -127,7 +134,12 @@ mod tests {
         write(&path, &start, true).unwrap();
         assert_eq!(read(&path).unwrap(), Some(start));
         assert!(!path.with_extension("tmp").exists());
-        fs::write(&path, "{").unwrap();
-        assert!(matches!(read::<StartRecord>(&path), Err(RuntimeError::Damaged { .. })));
+        for (content, torn) in [("{", true), ("", true), ("\0\0\0", true), ("{\"later\":1}", false)] {
+            fs::write(&path, content).unwrap();
+            let Err(RuntimeError::Damaged { source, .. }) = read::<StartRecord>(&path) else {
+                panic!("{content:?} was read")
+            };
+            assert_eq!(is_torn(&source), torn, "{content:?}");
+        }
     }
 }

@@ -8,14 +8,14 @@ use crate::view::ContainerState;
 
 impl Runtime {
     /// Removes the container and everything of it but its named volumes. One that runs is killed with `force` and
-    /// refused without.
+    /// refused without. That its record is damaged is no hindrance.
     ///
     /// # Errors
     /// [`RuntimeError::NotFound`], [`RuntimeError::Running`], [`RuntimeError::Starting`],
     /// [`RuntimeError::Unkillable`], and what clean-up meets; what was begun then, [`Runtime::reap`] finishes.
     pub fn remove(&self, name_or_id: &str, force: bool) -> Result<(), RuntimeError> {
         self.reap()?;
-        let view = self.find(name_or_id)?;
+        let view = self.find_damaged(name_or_id)?;
         let id = view.id.as_str();
         let run_dir = self.layout.run_dir(id);
         loop {

@@ -27,12 +27,12 @@ impl Runtime {
     /// What could not be removed.
     pub fn reset(self) -> Result<(), RuntimeError> {
         loop {
-            let containers = self.list()?;
+            let containers = self.complete_ids()?;
             if containers.is_empty() {
                 break;
             }
-            for container in containers {
-                match self.remove(&container.id, true) {
+            for id in containers {
+                match self.remove(&id, true) {
                     Err(error) if error.is_not_found() => {}
                     other => other?,
                 }
@@ -40,7 +40,8 @@ impl Runtime {
         }
         self.reap()?;
         self.network()?.remove_all()?;
-        Cgroup::at(&self.config.cgroup_parent)?.remove()?;
+        // Another root may have containers in it.
+        Cgroup::at(&self.config.cgroup_parent)?.remove_unused()?;
         clear(self.layout.run_root(), &RUNNING)?;
         clear(self.layout.root(), &KEPT)
     }

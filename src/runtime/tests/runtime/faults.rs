@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use runtime::{ContainerOptions, ContainerState, Runtime, RuntimeError};
 
+use crate::network::own_network;
 use crate::node::{LIMIT, Node, follow, named, names_in, shell};
 
 /// The pid of the monitor: the parent of the container's first process.
@@ -42,6 +43,39 @@ fn a_container_whose_monitor_was_killed_is_ended_and_recorded() {
     assert!(!fs::exists(format!("/proc/{}/cwd", container.pid)).unwrap());
     assert_eq!(node.runtime.wait("app").unwrap(), 137);
     node.runtime.remove("app", false).unwrap();
+    node.assert_empty();
+}
+
+/// Needs the freezer of cgroup v1, in which a process outlives even SIGKILL.
+#[test]
+fn a_process_that_outlives_its_monitor_is_ended_by_whoever_sees_it() {
+    let node = Node::new();
+    let freezer = node.cgroup_folder("freezer");
+    if !freezer.parent().is_some_and(|root| root.join("cgroup.procs").exists()) {
+        eprintln!("skipped: there is no freezer of cgroup v1");
+        return;
+    }
+    for (name, remove) in [("kept", false), ("gone", true)] {
+        let container = node.run(ContainerOptions { remove, ..named(name, "sleep 1000") }, false).unwrap();
+        let state = freezer.join(&container.id).join("freezer.state");
+        fs::write(&state, "FROZEN").unwrap();
+        let begun = Instant::now();
+        while fs::read_to_string(&state).unwrap() != "FROZEN\n" {
+            assert!(begun.elapsed() < LIMIT, "it does not freeze");
+            std::thread::yield_now();
+        }
+        kill(monitor_of(container.pid));
+        assert!(fs::exists(format!("/proc/{}/cwd", container.pid)).unwrap(), "it cannot die yet");
+        let listed = || node.runtime.list().unwrap().into_iter().find(|view| view.id == container.id);
+        // The lock is free when the kernel has closed the dead monitor's descriptors.
+        while listed().is_some_and(|view| view.state.word() == "running") {
+            assert!(begun.elapsed() < LIMIT, "nobody ends it");
+        }
+        assert!(!fs::exists(format!("/proc/{}/cwd", container.pid)).unwrap());
+        assert_eq!(listed().map(|view| view.state.word()), (!remove).then_some("exited"));
+    }
+    assert_eq!(node.exit_code("kept"), Some(137));
+    node.runtime.remove("kept", false).unwrap();
     node.assert_empty();
 }
 
@@ -165,6 +199,71 @@ fn a_damaged_record_hides_no_other_container() {
     node.runtime.remove("bad", false).unwrap();
     node.runtime.remove("good", false).unwrap();
     node.assert_empty();
+}
+
+#[test]
+fn a_container_with_a_damaged_record_can_be_removed() {
+    let node = Node::new();
+    let created = node.runtime.create(named("created", "true"), &node.image).unwrap();
+    let running = node.run(named("running", "sleep 1000"), false).unwrap();
+    node.run_to_end(named("ended", "true"));
+    let ended = node.find("ended");
+    let bundle = |id: &str| node.path("lib/containers").join(id);
+    fs::write(bundle(&created.id).join("container.json"), "").unwrap();
+    fs::write(bundle(&running.id).join("container.json"), "{}").unwrap();
+    fs::write(bundle(&ended.id).join("exit.json"), "").unwrap();
+
+    let error = node.runtime.remove("running", false).unwrap_err();
+    assert!(matches!(error, RuntimeError::Running { .. }), "{error}");
+    node.runtime.remove("running", true).unwrap();
+    assert!(!fs::exists(format!("/proc/{}/cwd", running.pid)).unwrap());
+    node.runtime.remove(&created.id[..12], false).unwrap();
+    node.runtime.remove("ended", true).unwrap();
+    assert!(node.runtime.remove("created", true).unwrap_err().is_not_found());
+    node.assert_empty();
+}
+
+#[test]
+fn after_a_reboot_a_torn_record_goes_with_its_name_and_a_strange_one_stays() {
+    let node = Node::new();
+    let torn = node.runtime.create(named("torn", "true"), &node.image).unwrap();
+    let strange = node.runtime.create(named("strange", "true"), &node.image).unwrap();
+    let record = |id: &str| node.path("lib/containers").join(id).join("container.json");
+    fs::write(record(&torn.id), "").unwrap();
+    fs::write(record(&strange.id), r#"{"of":"another version"}"#).unwrap();
+    fs::remove_dir_all(node.path("run")).unwrap();
+
+    let runtime = node.reopened();
+    assert_eq!(names_in(&node.path("lib/containers")), std::slice::from_ref(&strange.id));
+    assert_eq!(names_in(&node.path("lib/names")), ["strange"]);
+    runtime.create(named("torn", "true"), &node.image).unwrap();
+    for name in ["torn", "strange"] {
+        runtime.remove(name, true).unwrap();
+    }
+    node.assert_empty();
+}
+
+#[test]
+fn a_reset_takes_damaged_containers_and_leaves_those_of_other_roots() {
+    own_network();
+    let node = Node::new();
+    let damaged = node.run(named("damaged", "sleep 1000"), false).unwrap();
+    fs::write(node.path("lib/containers").join(&damaged.id).join("container.json"), "").unwrap();
+    let controller = if node.cgroup_folder("memory").exists() { "memory" } else { "" };
+    let foreign = node.cgroup_folder(controller).join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    fs::write(foreign.join("cgroup.procs"), child.id().to_string()).unwrap();
+
+    node.reopened().reset().unwrap();
+    assert!(!fs::exists(format!("/proc/{}/cwd", damaged.pid)).unwrap());
+    assert!(child.try_wait().unwrap().is_none(), "it is somebody else's");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fs::remove_dir(&foreign).unwrap();
+    node.reopened().reset().unwrap();
+    assert!(!node.cgroup_folder(controller).exists());
+    assert!(!node.path("lib").exists() && !node.path("run").exists());
 }
 
 #[test]

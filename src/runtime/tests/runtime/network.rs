@@ -11,7 +11,7 @@ use runtime::{ContainerOptions, NetworkMode, PortMapping, Protocol, RuntimeError
 use crate::node::{LIMIT, Node, named, shell};
 
 /// Moves this test's thread into a network of its own.
-fn own_network() {
+pub fn own_network() {
     unshare(CloneFlags::CLONE_NEWNET).expect("as root");
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("iproute2 is installed");
     assert!(up.success());
