@@ -151,6 +151,18 @@ impl Running {
         }
     }
 
+    /// A command in the container, yet to be run.
+    fn exec(&self, args: &[&str]) -> Command {
+        let process = self.case.path("run/process.json");
+        let mut description = self.case.config["process"].clone();
+        description["args"] = json!(args);
+        fs::write(&process, description.to_string()).expect("written");
+        let mut command = Command::new(SHIM);
+        command.args(["exec", "--bundle"]).arg(self.case.path("bundle"));
+        command.arg("--run-dir").arg(self.case.path("run")).arg("--process").arg(process);
+        command
+    }
+
     /// Says that we have cleaned up, and checks what the monitor leaves.
     fn released(mut self) -> Case {
         self.control.take().expect("still open").send(&ToMonitor::Released, &[]).expect("it listens");
@@ -402,21 +414,12 @@ fn a_client_that_hangs_up_costs_nothing_while_its_input_waits() {
 fn exec_never_passes_our_descriptors_on() {
     let running = Case::new("exec-stdio", &["sleep", "1000"]).begin();
     let pid = running.started().expect("it starts");
-    let process = running.case.path("run/process.json");
-    let mut description = running.case.config["process"].clone();
     let script = "chmod 4777 /proc/self/fd/1; cat; echo more >> /proc/self/fd/0; echo error >&2; exit 3";
-    description["args"] = json!(["sh", "-c", script]);
-    fs::write(&process, description.to_string()).expect("written");
     let (input, output) = (running.case.path("input"), running.case.path("output"));
     let lines: String = (0..40_000).map(|number| format!("{number}\n")).collect();
     fs::write(&input, &lines).expect("written");
-    let done = Command::new(SHIM)
-        .args(["exec", "--bundle"])
-        .arg(running.case.path("bundle"))
-        .arg("--run-dir")
-        .arg(running.case.path("run"))
-        .arg("--process")
-        .arg(process)
+    let done = running
+        .exec(&["sh", "-c", script])
         .stdin(File::options().read(true).write(true).open(&input).expect("there"))
         .stdout(File::create(&output).expect("made"))
         .output()
@@ -436,36 +439,24 @@ fn exec_never_passes_our_descriptors_on() {
 fn exec_runs_inside_with_our_stdio_and_returns_its_code() {
     let running = Case::new("exec", &["sleep", "1000"]).begin();
     let pid = running.started().expect("it starts");
-    let exec = |args: &[&str]| {
-        let process = running.case.path("run/process.json");
-        let mut description = running.case.config["process"].clone();
-        description["args"] = json!(args);
-        fs::write(&process, description.to_string()).expect("written");
-        Command::new(SHIM)
-            .args(["exec", "--bundle"])
-            .arg(running.case.path("bundle"))
-            .arg("--run-dir")
-            .arg(running.case.path("run"))
-            .arg("--process")
-            .arg(process)
-            .output()
-            .expect("shim is built")
-    };
-    let output = exec(&[
-        "sh",
-        "-c",
-        "hostname; cat /proc/1/comm; cat /proc/self/cgroup | cut -d: -f3 | sort -u; exit 5",
-    ]);
+    let output = running
+        .exec(&[
+            "sh",
+            "-c",
+            "hostname; cat /proc/1/comm; cat /proc/self/cgroup | cut -d: -f3 | sort -u; exit 5",
+        ])
+        .output()
+        .expect("shim is built");
     assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stdout.starts_with(b"inside\nsleep\n/\n"), "{}", String::from_utf8_lossy(&output.stdout));
-    let output = exec(&["no-such-command"]);
+    let output = running.exec(&["no-such-command"]).output().expect("shim is built");
     assert_eq!(output.status.code(), Some(127));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-command"));
 
     let pidfd = sys::process::pidfd_open(pid).expect("it lives");
     sys::process::pidfd_send_signal(&pidfd, nix::libc::SIGKILL).expect("ours");
     assert_eq!(running.output().2.signal, Some(nix::libc::SIGKILL));
-    let output = exec(&["true"]);
+    let output = running.exec(&["true"]).output().expect("shim is built");
     assert_eq!(output.status.code(), Some(125));
     running.released();
 }
