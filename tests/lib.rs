@@ -13,9 +13,10 @@
 //! | `support::image`, `support::layer` | images made by hand, hostile ones among them |
 //! | `support::tree` | what a tree of files holds, entry by entry |
 //! | `support::terminal` | a program on a terminal |
-//! | `support::random` | seeded random numbers |
+//! | `support::random`, `support::extent` | seeded random numbers, and how many rounds |
 //!
-//! The tests need root. What one cannot run here it says through [`support::skip`].
+//! The tests need root, the images of this repo (scripts/build-images) and the programs that scripts/setup installs;
+//! what is missing they say and fail.
 
 #![forbid(unsafe_code)]
 

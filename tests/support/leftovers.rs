@@ -171,6 +171,19 @@ pub fn processes(
     all
 }
 
+/// Everything of the product's that no container owns, and that only a reset takes away: the bridge, shared chains,
+/// the parent of the cgroups, the roots.
+pub fn shared(dir: &Path, cgroup: &str, netns: &Netns) -> Vec<String> {
+    let links = netns.shell("ip -o link show");
+    let bridge = links.lines().filter(|line| line.contains(": agent0:")).map(|_| "link: agent0".to_owned());
+    let rules = netns.shell("iptables-save 2>/dev/null");
+    let rules = rules.lines().filter(|line| line.contains("AGENT")).map(|line| format!("rule: {line}"));
+    let parents = controllers().into_iter().map(|folder| folder.join(cgroup.trim_start_matches('/')));
+    let roots = ["lib", "run"].map(|name| dir.join(name));
+    let folders = parents.chain(roots).filter(|folder| folder.exists());
+    bridge.chain(rules).chain(folders.map(|folder| format!("folder: {}", folder.display()))).collect()
+}
+
 fn links(netns: &Netns) -> Vec<String> {
     let text = netns.shell("ip -o link show");
     let name = |line: &str| line.split([':', '@']).nth(1).unwrap_or_default().trim().to_owned();

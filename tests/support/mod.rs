@@ -1,5 +1,6 @@
 //! The parts of the harness; see the crate's own words.
 
+pub mod extent;
 pub mod image;
 pub mod layer;
 pub mod leftovers;
@@ -9,7 +10,6 @@ pub mod program;
 pub mod random;
 pub mod registry;
 pub mod running;
-pub mod skip;
 pub mod storage;
 pub mod terminal;
 pub mod tree;

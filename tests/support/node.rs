@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::image::{Image, Written};
-use super::leftovers::{Leftovers, processes};
+use super::leftovers::{Leftovers, processes, shared};
 use super::netns::Netns;
 use super::program::{self, LIMIT, Output};
 use super::registry::Registry;
@@ -268,6 +268,11 @@ impl Node {
     pub fn leftovers(&self) -> Leftovers {
         let ours: BTreeSet<u32> = self.registry.iter().map(Registry::pid).collect();
         Leftovers::find(self.dir(), &self.cgroup, &self.netns, &ours)
+    }
+
+    /// What is on this machine for all containers together.
+    pub fn shared(&self) -> Vec<String> {
+        shared(self.dir(), &self.cgroup, &self.netns)
     }
 
     /// The monitors of this machine's containers.

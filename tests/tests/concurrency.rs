@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::thread;
 
-use tests::support::skip;
+use tests::support::extent;
 use tests::{Node, PROBE};
 
 #[test]
 fn many_containers_start_and_go_at_once() {
-    let count = skip::count(20, 50);
+    let count = extent::count(20, 50);
     let node = Node::new();
     let names: Vec<String> = (0..count).map(|at| format!("c{at}")).collect();
     let each = |work: &(dyn Fn(&str) + Sync)| {

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tests::support::extent;
 use tests::support::random::Random;
-use tests::support::skip;
 use tests::support::tree::{self, Tree};
 use tests::{Image, Layer, Node, PROBE, Running, within};
 
 /// Rounds of each operation.
 fn rounds() -> usize {
-    skip::count(20, 200)
+    extent::count(20, 200)
 }
 
 /// Who is killed.

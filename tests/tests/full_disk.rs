@@ -1,0 +1,56 @@
+//! A disk that fills up: what was asked for fails in one line, nothing half done stays, and the rest goes on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tests::{BASE, Node, PROBE};
+
+/// A small file system, there until dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: &Path, size: &str) -> Self {
+        fs::create_dir_all(at).expect("root may");
+        let options = format!("size={size},mode=700");
+        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).expect("root may");
+        Disk(at.to_owned())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        umount2(&self.0, MntFlags::MNT_DETACH).expect("it is mounted");
+    }
+}
+
+#[test]
+fn a_pull_onto_a_full_disk_leaves_nothing() {
+    let node = Node::fresh();
+    let disk = Disk::mount(&node.root(), "60m");
+    // Debian needs more than twice of that, unpacked.
+    let line = node.agent(&["pull", "-q", BASE]).refused(1);
+    assert!(line.contains("No space left on device"), "{line}");
+    assert_eq!(node.agent(&["images", "-q"]).ok(), "");
+    for folder in ["content/blobs/sha256", "images", "tmp", "locks", "layers/l"] {
+        let left: Vec<_> = fs::read_dir(node.root().join(folder)).into_iter().flatten().flatten().collect();
+        assert!(left.is_empty(), "{folder}: {left:?}");
+    }
+    // There is room for a small one.
+    assert_eq!(node.agent(&["run", "-q", "--rm", PROBE, "out", "well"]).ok(), "well");
+    drop(disk);
+}
+
+#[test]
+fn a_container_that_fills_the_disk_can_be_removed() {
+    let node = Node::fresh();
+    let disk = Disk::mount(&node.root(), "24m");
+    node.pull(PROBE);
+    // Its log fills the disk; it goes on without, or ends, but it can be stopped, and its end is told.
+    node.detached(&["--name", "floods", PROBE, "flood", "60000000"]);
+    let code = node.agent(&["wait", "floods"]).ok();
+    assert!(code == "0" || code == "141" || code == "2", "{code}");
+    assert_eq!(node.agent(&["rm", "floods"]).ok(), "floods");
+    assert_eq!(node.agent(&["run", "--rm", PROBE, "out", "well"]).ok(), "well");
+    drop(disk);
+}
