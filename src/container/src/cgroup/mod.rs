@@ -243,6 +243,11 @@ impl Cgroup {
         }
     }
 
+    /// Lets its processes go on if they are frozen: on v1 such a process does not even die.
+    pub fn thaw(&self) -> Result<(), CgroupError> {
+        self.hierarchy.thaw(&self.path)
+    }
+
     /// Kills every process in it and waits until they are gone.
     pub fn kill_all(&self) -> Result<(), CgroupError> {
         for folder in self.hierarchy.folders(&self.path) {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::time::Instant;
 
 use runtime::{ContainerOptions, ContainerState, Runtime, RuntimeError};
@@ -20,6 +21,17 @@ fn kill(pid: i32) {
     let pidfd = sys::process::pidfd_open(pid).unwrap();
     sys::process::pidfd_send_signal(&pidfd, 9).unwrap();
     assert!(sys::process::wait_readable_for(&pidfd, LIMIT).unwrap());
+}
+
+/// Freezes the processes of a cgroup of v1.
+fn freeze(cgroup: &Path) {
+    let state = cgroup.join("freezer.state");
+    fs::write(&state, "FROZEN").unwrap();
+    let begun = Instant::now();
+    while fs::read_to_string(&state).unwrap() != "FROZEN\n" {
+        assert!(begun.elapsed() < LIMIT, "it does not freeze");
+        std::thread::yield_now();
+    }
 }
 
 fn reap_one(runtime: &Runtime, id: &str) {
@@ -57,15 +69,10 @@ fn a_process_that_outlives_its_monitor_is_ended_by_whoever_sees_it() {
     }
     for (name, remove) in [("kept", false), ("gone", true)] {
         let container = node.run(ContainerOptions { remove, ..named(name, "sleep 1000") }, false).unwrap();
-        let state = freezer.join(&container.id).join("freezer.state");
-        fs::write(&state, "FROZEN").unwrap();
-        let begun = Instant::now();
-        while fs::read_to_string(&state).unwrap() != "FROZEN\n" {
-            assert!(begun.elapsed() < LIMIT, "it does not freeze");
-            std::thread::yield_now();
-        }
+        freeze(&freezer.join(&container.id));
         kill(monitor_of(container.pid));
         assert!(fs::exists(format!("/proc/{}/cwd", container.pid)).unwrap(), "it cannot die yet");
+        let begun = Instant::now();
         let listed = || node.runtime.list().unwrap().into_iter().find(|view| view.id == container.id);
         // The lock is free when the kernel has closed the dead monitor's descriptors.
         while listed().is_some_and(|view| view.state.word() == "running") {
@@ -76,6 +83,10 @@ fn a_process_that_outlives_its_monitor_is_ended_by_whoever_sees_it() {
     }
     assert_eq!(node.exit_code("kept"), Some(137));
     node.runtime.remove("kept", false).unwrap();
+
+    let container = node.run(named("frozen", "sleep 1000"), false).unwrap();
+    freeze(&freezer.join(&container.id));
+    node.runtime.remove("frozen", true).unwrap();
     node.assert_empty();
 }
 
