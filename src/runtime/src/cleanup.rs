@@ -119,12 +119,12 @@ impl Runtime {
             let _step = tracer.step("runtime", "container.remove");
             self.remove_bundle(&bundle, id, record.as_ref())?;
         }
-        line.finish()?;
         if !stays {
+            // Before the run folder, without which nobody would find what is left.
             let rings = self.layout.trace();
             trace::remove(&rings, id).file("remove a trace below", &rings)?;
         }
-        Ok(())
+        line.finish()
     }
 
     /// Removes the bundle: the record first, without which the rest is something that was never completed.

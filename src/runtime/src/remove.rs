@@ -1,11 +1,8 @@
 //! `rm`: a container removed, with force while it runs.
 
-use container::cgroup::Cgroup;
-
 use crate::cleanup::Fate;
 use crate::error::RuntimeError;
 use crate::lifeline::{LifeLine, Tried};
-use crate::oci;
 use crate::runtime::Runtime;
 use crate::view::ContainerState;
 
@@ -36,10 +33,7 @@ impl Runtime {
                 ContainerState::Running { .. } if !force && self.living(&view)?.is_some() => {
                     return Err(RuntimeError::Running { name: view.name });
                 }
-                ContainerState::Running { .. } => {
-                    Cgroup::at(&oci::cgroup_path(&self.config.cgroup_parent, id))?.thaw()?;
-                    self.end_process(&view)?;
-                }
+                ContainerState::Running { .. } => self.end_process(&view)?,
                 ContainerState::Exited(_) => {}
             }
             // Whoever holds it lets go soon, since the process is no more; what is left then, the next round sees.

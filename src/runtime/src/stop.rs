@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use container::cgroup::Cgroup;
 use container::state::ProcessRecord;
 use container::stdio::FRAME_BYTES;
 use container::{Frame, StdioSocket};
@@ -14,8 +15,8 @@ use crate::cleanup::Fate;
 use crate::error::{FileContext, RuntimeError};
 use crate::record::Record;
 use crate::runtime::Runtime;
-use crate::signal;
 use crate::view::{ContainerState, ContainerView};
+use crate::{oci, signal};
 
 /// How long a process may take to be gone after SIGKILL: one that hangs in the kernel stays.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -39,7 +40,7 @@ impl Runtime {
         let ended = sys::process::wait_readable_for(&pidfd, grace);
         if !ended.map_err(|source| process_error("wait for", &process, &view.name, source))? {
             step.fact("killed", true);
-            end(&view.name, &process, &pidfd)?;
+            self.end(&view, &process, &pidfd)?;
         }
         drop(step);
         self.hurry(&view.id)?;
@@ -138,9 +139,26 @@ impl Runtime {
     /// Kills the container's first process if it lives and waits until it has gone.
     pub(crate) fn end_process(&self, view: &ContainerView) -> Result<(), RuntimeError> {
         match self.living(view)? {
-            Some((process, pidfd)) => end(&view.name, &process, &pidfd),
+            Some((process, pidfd)) => self.end(view, &process, &pidfd),
             None => Ok(()),
         }
+    }
+
+    fn end(
+        &self,
+        view: &ContainerView,
+        process: &ProcessRecord,
+        pidfd: &OwnedFd,
+    ) -> Result<(), RuntimeError> {
+        send(&view.name, process, pidfd, signal::KILL)?;
+        // On cgroup v1 a frozen process does not even die.
+        Cgroup::at(&oci::cgroup_path(&self.config.cgroup_parent, &view.id))?.thaw()?;
+        let ended = sys::process::wait_readable_for(pidfd, KILL_LIMIT);
+        if ended.map_err(|source| process_error("wait for", process, &view.name, source))? {
+            return Ok(());
+        }
+        let (name, seconds) = (view.name.clone(), KILL_LIMIT.as_secs());
+        Err(RuntimeError::Unkillable { name, pid: process.pid, seconds })
     }
 }
 
@@ -150,15 +168,6 @@ fn send(name: &str, process: &ProcessRecord, pidfd: &OwnedFd, signal: i32) -> Re
         Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(()),
         other => other.map_err(|source| process_error("signal", process, name, source)),
     }
-}
-
-fn end(name: &str, process: &ProcessRecord, pidfd: &OwnedFd) -> Result<(), RuntimeError> {
-    send(name, process, pidfd, signal::KILL)?;
-    let ended = sys::process::wait_readable_for(pidfd, KILL_LIMIT);
-    if ended.map_err(|source| process_error("wait for", process, name, source))? {
-        return Ok(());
-    }
-    Err(RuntimeError::Unkillable { name: name.to_owned(), pid: process.pid, seconds: KILL_LIMIT.as_secs() })
 }
 
 fn process_error(
