@@ -94,9 +94,13 @@ impl<'a> Pump<'a> {
     pub fn drain(mut self) -> Result<(), Failure> {
         self.flows.remove(0);
         for flow in &mut self.flows {
-            while flow.to.is_some() && (flow.fill()? || !flow.chunk.is_empty()) {
+            loop {
+                // What was read comes before what there may be to read: the end closes the flow.
                 while flow.to.is_some() && !flow.chunk.is_empty() {
                     flow.empty()?;
+                }
+                if flow.to.is_none() || !flow.fill()? {
+                    break;
                 }
             }
         }
