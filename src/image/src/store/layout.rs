@@ -70,8 +70,12 @@ impl Layout {
         self.root.join("tmp")
     }
 
+    pub(crate) fn locks(&self) -> PathBuf {
+        self.root.join("locks")
+    }
+
     pub(crate) fn layer_lock(&self, chain: &Digest) -> PathBuf {
-        self.root.join("locks").join(chain.hex())
+        self.locks().join(chain.hex())
     }
 
     pub(crate) fn store_lock(&self) -> PathBuf {
@@ -80,7 +84,7 @@ impl Layout {
 
     /// Makes every folder that is missing, each 0700: layers hold setuid files of others (CVE-2024-25621).
     pub(crate) fn prepare(&self) -> Result<()> {
-        for folder in [self.blobs(), self.links(), self.images(), self.tmp(), self.root.join("locks")] {
+        for folder in [self.blobs(), self.links(), self.images(), self.tmp(), self.locks()] {
             make_folder(&folder)?;
         }
         Ok(())

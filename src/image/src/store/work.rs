@@ -80,8 +80,13 @@ pub(crate) fn needs(layout: &Layout) -> Result<BTreeSet<Digest>> {
     Ok(needs)
 }
 
-/// The work whose owner is gone, now held by us. The store's lock must be held.
+/// The work whose owner is gone, now held by us; and what is left of its other locks is removed. The store's lock
+/// must be held.
 fn abandoned(layout: &Layout) -> Result<Vec<Work>> {
+    for name in layout::names_in(&layout.locks())? {
+        // A free one goes as it is let go.
+        drop(Lock::try_passing(&layout.locks().join(name))?);
+    }
     let mut found = Vec::new();
     let names = layout::names_in(&layout.tmp())?;
     for name in &names {
@@ -139,8 +144,12 @@ mod tests {
         let left = layout.tmp().join("1-0");
         fs::create_dir(&left).expect("a folder");
         fs::write(left.join("half"), "x").expect("a file");
+        let (of_layer, held_layer) = (layout.layer_lock(&need), layout.layer_lock(&Digest::of(b"y")));
+        fs::write(&of_layer, "").expect("a file");
+        let lock = Lock::try_passing(&held_layer).expect("readable").expect("free");
         let other = Work::begin(&layout, []).expect("begun");
-        assert!(!left.exists());
+        assert!(!left.exists() && !of_layer.exists() && held_layer.exists());
+        drop(lock);
         assert!(held.path("needs").exists());
         assert!(needs(&layout).expect("readable").contains(&need));
         other.finish().expect("removed");
