@@ -43,8 +43,9 @@ fn a_busy_loop_is_throttled_to_its_cpu_quota() {
 #[test]
 fn without_a_limit_a_busy_loop_gets_a_whole_cpu() {
     let node = Node::new();
+    // More than the quota of the other test, even where others compute as well.
     let told = node.probe(&[], &["spin", "1"]);
-    assert!(told["share"].as_f64().is_some_and(|share| share > 0.75), "{told}");
+    assert!(told["share"].as_f64().is_some_and(|share| share > 0.55), "{told}");
 }
 
 #[test]

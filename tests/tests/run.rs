@@ -313,6 +313,31 @@ fn exec_joins_the_container() {
 }
 
 #[test]
+fn exec_loses_nothing_on_the_way() {
+    let node = Node::new();
+    node.detached(&["--name", "waits", PROBE, "wait"]);
+    node.log_with("waits", "ready");
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    assert_eq!(
+                        node.agent_fed(&["exec", "-i", "waits", "/probe", "cat"], "hello").ok(),
+                        "hello"
+                    );
+                }
+            });
+        }
+    });
+    let flood = node.agent(&["exec", "waits", "/probe", "flood", "20000000"]);
+    assert_eq!((flood.code, flood.stdout.len(), flood.stderr.as_str()), (0, 20_000_000, ""));
+    let flood = node.agent(&["exec", "waits", "/probe", "flood", "5000000", "--stderr"]);
+    assert_eq!((flood.code, flood.stdout.as_str(), flood.stderr.len()), (0, "", 5_000_000));
+    let text = "0123456789abcdef".repeat(1 << 16);
+    assert!(node.agent_fed(&["exec", "-i", "waits", "/probe", "cat"], &text).ok() == text, "lost on the way");
+}
+
+#[test]
 fn a_terminal_is_the_containers() {
     let node = Node::new();
     let mut command = node.command();
