@@ -1,4 +1,11 @@
 //! How a container ended: written once, by its monitor, and never changed.
+//!
+//! Its room on the disk is reserved when the container is made, since containers fill disks.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,7 +30,40 @@ pub struct ExitRecord {
     pub error: Option<String>,
 }
 
+/// What is reserved for a record, in bytes: more than any takes.
+const RESERVED: i64 = 4096;
+
 impl ExitRecord {
+    /// Reserves room for the record that will be written to `path`, so that it can be on a full disk.
+    ///
+    /// # Errors
+    /// When there is no room now.
+    pub fn reserve(path: &Path) -> io::Result<()> {
+        let file = open(&path.with_extension("tmp"))?;
+        Ok(nix::fcntl::posix_fallocate(&file, 0, RESERVED)?)
+    }
+
+    /// Writes the record to `path`, whole or not at all; with `sync`, so that it outlives a power cut.
+    ///
+    /// # Errors
+    /// What the file system refuses.
+    pub fn write(&self, path: &Path, sync: bool) -> io::Result<()> {
+        let bytes = serde_json::to_vec(self)?;
+        let temporary = path.with_extension("tmp");
+        // What is reserved is written over, and cut to length after that.
+        let mut file = open(&temporary)?;
+        file.write_all(&bytes)?;
+        file.set_len(bytes.len() as u64)?;
+        if sync {
+            file.sync_all()?;
+        }
+        std::fs::rename(&temporary, path)?;
+        if sync && let Some(folder) = path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+
     /// A record with this exit code, for tests.
     #[doc(hidden)]
     pub fn for_test(exit_code: i32) -> Self {
@@ -36,5 +76,33 @@ impl ExitRecord {
             finished_at: time,
             error: None,
         }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_takes_the_place_of_what_was_reserved() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("exit.json");
+        ExitRecord::reserve(&path).expect("there is room");
+        assert!(!path.exists());
+        let record = ExitRecord::for_test(7);
+        record.write(&path, true).expect("written");
+        let bytes = std::fs::read(&path).expect("read");
+        assert_eq!(serde_json::from_slice::<ExitRecord>(&bytes).expect("json"), record);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1);
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use container::ExitRecord;
 use container::capability::{self, CapabilityPlan};
 use container::cgroup;
 use image::Image;
@@ -126,6 +127,9 @@ impl Runtime {
             },
         )?;
         record::write(&bundle.config(), &spec, !options.remove)?;
+        if !options.remove {
+            ExitRecord::reserve(&bundle.exit()).file("reserve room for", &bundle.exit())?;
+        }
         // One that is to be removed at its end needs no such record: it goes in any case.
         if purpose == Purpose::Start && !options.remove {
             record::write(&bundle.start(), &StartRecord { time: Timestamp::now() }, true)?;

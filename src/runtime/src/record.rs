@@ -118,7 +118,8 @@ pub(crate) fn write_lost_exit(
         finished_at: Timestamp::now(),
         error: Some(error.to_owned()),
     };
-    write(&bundle.exit(), &exit, true)
+    let path = bundle.exit();
+    exit.write(&path, true).file("write", &path)
 }
 
 #[cfg(test)]

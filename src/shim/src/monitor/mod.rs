@@ -6,10 +6,8 @@ mod log;
 mod serve;
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::process::ExitCode;
 
 use container::cgroup::Cgroup;
@@ -165,9 +163,8 @@ impl Monitor {
             error,
         };
         // Neither may keep the container's clients from hearing of its end, nor the other from being done.
-        let recorded = serde_json::to_vec(&record)
-            .map_err(io::Error::from)
-            .and_then(|bytes| write_whole(&self.spec.exit_path, &bytes, self.spec.sync_exit))
+        let recorded = record
+            .write(&self.spec.exit_path, self.spec.sync_exit)
             .during(format_args!("record the container's end at {}", self.spec.exit_path.display()));
         let removed = cgroup.remove().during("remove the container's cgroup");
         for failure in [recorded.err(), removed.err()].into_iter().flatten() {
@@ -231,25 +228,4 @@ fn streams(plan: &Plan, stdin: bool) -> Result<(Streams, Stdio), Failure> {
     let stdio =
         Stdio::Pipes { stdin: childs_stdin, stdout: childs_stdout.into(), stderr: childs_stderr.into() };
     Ok((streams, stdio))
-}
-
-/// Writes a file whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&temporary)?;
-    file.write_all(bytes)?;
-    if sync {
-        file.sync_all()?;
-    }
-    std::fs::rename(&temporary, path)?;
-    if sync && let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
 }
