@@ -1,7 +1,8 @@
-//! `agent pull`, `images`, `rmi` and `inspect` of an image.
+//! `agent pull`, `images`, `rmi`, `inspect` of an image, and `run --pull`.
 
 use std::fs;
 
+use serde_json::{Value, json};
 use tests::support::node::json;
 use tests::{APP, BASE, Image, Layer, Node, PROBE};
 
@@ -98,4 +99,58 @@ fn many_layers_lie_under_one_container() {
     assert_eq!(report["paths"]["/layer-0"]["content"], "0");
     assert_eq!(report["paths"]["/layer-99"]["content"], "99");
     assert_eq!(report["paths"]["/top"]["content"], "99");
+}
+
+#[test]
+fn images_are_pulled_when_asked_for() {
+    let mut node = Node::fresh();
+    let line = node.agent(&["run", "--rm", "--pull", "never", PROBE, "out", "x"]).refused(125);
+    assert!(line.contains(PROBE), "{line}");
+    assert_eq!(node.agent(&["run", "--rm", PROBE, "out", "x"]).ok(), "x");
+    let images = node.agent(&["images"]).ok();
+    assert!(images.lines().nth(1).is_some_and(|row| row.contains("registry.test/probe")), "{images}");
+
+    // A new image under the old name is seen by those who ask for it.
+    let first = node.agent(&["images", "-q"]).ok();
+    let other = Image::on("probe").set("Env", json!(["PATH=/", "SECOND=yes"]));
+    node.push("probe", &other);
+    assert_eq!(node.probe(&[], &[])["env"]["SECOND"], Value::Null);
+    assert_eq!(node.probe(&["--pull", "missing"], &[])["env"]["SECOND"], Value::Null);
+    assert_eq!(node.probe(&["--pull", "always"], &[])["env"]["SECOND"], "yes");
+    assert_ne!(node.agent(&["images", "-q", PROBE]).ok(), first);
+    node.stop_registry();
+    assert_eq!(node.agent(&["run", "--rm", "--pull", "never", PROBE, "out", "x"]).ok(), "x");
+    assert_eq!(node.agent(&["run", "--rm", PROBE, "out", "x"]).ok(), "x");
+    let line = node.agent(&["run", "--rm", "--pull", "always", PROBE, "out", "x"]).refused(125);
+    assert!(line.contains("127.0.0.1"), "{line}");
+
+    for id in node.agent(&["images", "-q"]).ok().lines() {
+        let _ = node.agent(&["rmi", "-f", id]).ok();
+    }
+    assert_eq!(node.agent(&["images", "-q"]).ok(), "");
+    let layers = fs::read_dir(node.root().join("layers")).expect("it is there");
+    let left: Vec<_> = layers.flatten().map(|entry| entry.file_name()).filter(|name| name != "l").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_private_registry_asks_who_is_there() {
+    let mut node = Node::offline();
+    tests::support::storage::fill(node.dir());
+    node.serve(tests::Registry::start_private(&node.netns, node.dir()));
+    let line = node.agent(&["pull", PROBE]).refused(1);
+    assert!(line.contains("refused access"), "{line}");
+    let host = node.registry().host();
+    let configure = |password: &str| {
+        let text = format!(
+            "[host.\"registry.test\"]\nmirrors = [\"{host}\"]\n\n\
+             [host.\"{host}\"]\nplain-http = true\nusername = \"reader\"\npassword = \"{password}\"\n"
+        );
+        fs::write(node.config_root().join("registries.d/test.toml"), text).expect("the folder is ours");
+    };
+    configure("wrong");
+    let line = node.agent(&["pull", PROBE]).refused(1);
+    assert!(line.contains("refused access") && !line.contains("wrong"), "{line}");
+    configure("secret");
+    assert_eq!(node.agent(&["run", "--rm", PROBE, "out", "let in"]).ok(), "let in");
 }

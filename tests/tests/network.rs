@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tests::support::node::{HOST_IP, json};
+use tests::support::program::tool;
 use tests::{Node, PROBE};
 
 /// How long what must not answer is listened for.
@@ -167,23 +168,40 @@ fn rules_that_somebody_flushed_come_back() {
     }
 }
 
+/// A namespace with a name, until dropped.
+struct Named(String);
+
+impl Named {
+    fn new() -> Self {
+        let name = format!("agent-test-{}", std::process::id());
+        let _ = tool(["ip", "netns", "add", &name]);
+        Named(name)
+    }
+
+    fn links(&self) -> String {
+        tool(["ip", "-n", &self.0, "-o", "link"])
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = tool(["ip", "netns", "del", &self.0]);
+    }
+}
+
 #[test]
 fn a_named_namespace_is_as_good() {
     // As a user makes it; the others of these tests are held by descriptor.
     let node = Node::new();
-    let name = format!("agent-test-{}", std::process::id());
-    let _ = tests::support::program::tool(["ip", "netns", "add", &name]);
-    let path = format!("/run/netns/{name}");
-    let words = ["--netns", &path, "run", "-d", "--rm", "--name", "box", PROBE, "listen", "80"];
-    // A registry on another's loopback is not reached from there, so the image comes first.
-    let id = node.agent(&words).ok();
-    let told = json(&node.agent(&["--netns", &path, "exec", &id, "/probe"]).ok());
-    let links = tests::support::program::tool(["ip", "-n", &name, "-o", "link"]);
-    let gone = node.agent(&["--netns", &path, "rm", "-f", "box"]);
-    let after = tests::support::program::tool(["ip", "-n", &name, "-o", "link"]);
-    let _ = tests::support::program::tool(["ip", "netns", "del", &name]);
+    let named = Named::new();
+    let path = format!("/run/netns/{}", named.0);
+    let inside = |words: &[&str]| node.agent(&[&["--netns", path.as_str()], words].concat());
+    let id = inside(&["run", "-d", "--name", "box", PROBE, "listen", "80"]).ok();
+    let links = named.links();
     assert!(links.contains("agent0") && links.contains(": ve"), "{links}");
-    assert_eq!(gone.code, 0, "{}", gone.stderr);
-    assert!(!after.contains(": ve"), "{after}");
-    assert_eq!(told["interfaces"].as_array().map(Vec::len), Some(2));
+    let report = json(&inside(&["exec", &id, "/probe"]).ok());
+    assert_eq!(report["interfaces"].as_array().map(Vec::len), Some(2));
+    assert_eq!(inside(&["rm", "-f", "box"]).ok(), "box");
+    let links = named.links();
+    assert!(!links.contains(": ve"), "{links}");
 }
