@@ -46,12 +46,11 @@ fn a_container_that_fills_the_disk_can_be_removed() {
     let node = Node::fresh();
     let disk = Disk::mount(&node.root(), "24m");
     node.pull(PROBE);
-    // Its log fills the disk; how it ended can then not be written down, which is said.
+    // Its log fills the disk. It goes on without one or ends, and how it ends is told in any case.
     node.detached(&["--name", "floods", PROBE, "flood", "60000000"]);
-    let waited = node.agent(&["wait", "floods"]);
-    if waited.code != 0 {
-        assert!(waited.refused(1).contains("No space left on device"));
-    }
+    let code = node.agent(&["wait", "floods"]).ok();
+    assert!(["0", "2", "137", "141"].contains(&code.as_str()), "{code}");
+    assert!(node.agent(&["ps", "-a"]).ok().contains(&format!("Exited ({code})")));
     assert_eq!(node.agent(&["rm", "floods"]).ok(), "floods");
     assert_eq!(node.agent(&["run", "--rm", PROBE, "out", "well"]).ok(), "well");
     drop(disk);
