@@ -32,9 +32,13 @@ mod tests {
 
     #[test]
     fn a_program_run_from_there_cannot_be_written_through_its_exe() {
-        let shell = read_only(Path::new("/bin/sleep")).expect("root can copy a mount");
-        let mut child = Command::new(path_of(&shell)).arg("1000").spawn().expect("it runs");
-        drop(shell);
+        // A copy of its own, which nobody else is running meanwhile.
+        let folder = tempfile::tempdir().expect("a folder");
+        let copy = folder.path().join("sleep");
+        std::fs::copy("/bin/sleep", &copy).expect("copied");
+        let program = read_only(&copy).expect("root can copy a mount");
+        let mut child = Command::new(path_of(&program)).arg("1000").spawn().expect("it runs");
+        drop(program);
         let exe = format!("/proc/{}/exe", child.id());
         let handle =
             std::fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&exe).expect("there");
