@@ -411,6 +411,35 @@ fn a_client_that_hangs_up_costs_nothing_while_its_input_waits() {
 }
 
 #[test]
+fn a_process_of_exec_ends_when_its_terminal_is_let_go_of() {
+    let mut running = Case::new("exec-terminal", &["sleep", "1000"]).begin();
+    let pid = running.started().expect("it starts");
+    running.case.config["process"]["terminal"] = json!(true);
+    let path = running.case.path("run/console.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+    let mut shim =
+        running.exec(&["sleep", "1000"]).arg("--console-socket").arg(&path).spawn().expect("shim is built");
+    let (connection, _) = listener.accept().expect("it connects");
+    let mut name = [0; 64];
+    let (_, terminal) =
+        sys::fd::receive_with_fds(connection.as_fd(), &mut [std::io::IoSliceMut::new(&mut name)])
+            .expect("sent");
+    assert_eq!(terminal.len(), 1);
+    drop(terminal);
+    let pidfd = sys::process::pidfd_open(shim.id() as i32).expect("not reaped yet");
+    let ended = sys::process::wait_readable_for(&pidfd, std::time::Duration::from_secs(10)).expect("watched");
+    if !ended {
+        shim.kill().expect("ours");
+    }
+    let code = shim.wait().expect("ours").code();
+    let container = sys::process::pidfd_open(pid).expect("it lives");
+    sys::process::pidfd_send_signal(&container, nix::libc::SIGKILL).expect("ours");
+    running.output();
+    running.released();
+    assert_eq!((ended, code), (true, Some(128 + nix::libc::SIGHUP)));
+}
+
+#[test]
 fn exec_never_passes_our_descriptors_on() {
     let running = Case::new("exec-stdio", &["sleep", "1000"]).begin();
     let pid = running.started().expect("it starts");

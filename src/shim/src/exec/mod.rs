@@ -131,8 +131,9 @@ fn run(arguments: &Arguments) -> Result<i32, Failure> {
         join(&plan, &cgroup, &container, namespaces, stdio, channel)
     })?;
     let started = starting.finish(|_| {})?;
-    if let (Some(console), Some(terminal)) = (&console, &started.terminal) {
-        send_fd(console, terminal).during("hand over the terminal")?;
+    if let (Some(console), Some(terminal)) = (console, started.terminal) {
+        // Not kept: when whoever has it lets go of it, the process is to hear that its terminal hung up.
+        send_fd(&console, &terminal).during("hand over the terminal")?;
     }
     if arguments.detach {
         return Ok(0);
