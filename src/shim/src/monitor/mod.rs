@@ -65,8 +65,8 @@ impl Monitor {
             Ok((cgroup, listener, streams, started)) => {
                 let record = ProcessRecord::of(started.pid).during("describe the first process")?;
                 record.write(&self.spec.run_dir).during("record the first process")?;
-                self.tell(&FromMonitor::Started { pid: started.pid });
                 let log = log::Log::open(&self.spec.log_path).during("open the container's log")?;
+                self.tell(&FromMonitor::Started { pid: started.pid });
                 let mut serving = serve::Serving::new(listener, streams, log, client, started.pid)?;
                 let status = serving.until_end(&started.pidfd)?;
                 let exit = self.end(&cgroup, record, status)?;
