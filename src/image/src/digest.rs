@@ -1,7 +1,8 @@
 //! Content digests: the only name content has in the store.
 //!
 //! A digest from the network is text until it has been parsed here; a [`Digest`] is therefore always safe
-//! to use as a file name. Only sha256 is stored so far (`algorithm:hex`, OCI image-spec descriptor.md).
+//! to use as a file name. The registered algorithms are known, sha256 and sha512 (`algorithm:hex`, OCI image-spec
+//! descriptor.md); what is named here and by us is always sha256.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -14,32 +15,103 @@ use sha2::Digest as _;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
     /// There is no `algorithm:` before the value.
-    #[error("a digest is written sha256:HEX")]
+    #[error("a digest is written sha256:HEX or sha512:HEX")]
     Form,
     /// An algorithm that is not supported.
-    #[error("the digest algorithm {algorithm:?} is not supported, only sha256 is")]
+    #[error("the digest algorithm {algorithm:?} is not supported, only sha256 and sha512 are")]
     Algorithm {
         /// What was asked for.
         algorithm: String,
     },
-    /// Not exactly 64 lower-case hexadecimal digits.
-    #[error("a sha256 digest has 64 lower-case hexadecimal digits")]
-    Hex,
+    /// Not exactly as many lower-case hexadecimal digits as the algorithm gives.
+    #[error("a {algorithm} digest has {digits} lower-case hexadecimal digits")]
+    Hex {
+        /// The algorithm.
+        algorithm: Algorithm,
+        /// How many it must be.
+        digits: usize,
+    },
 }
 
-/// A sha256 digest of exact bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest([u8; 32]);
+/// The algorithms of the image specification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Algorithm {
+    /// SHA-2 of 256 bits.
+    Sha256,
+    /// SHA-2 of 512 bits.
+    Sha512,
+}
 
-impl Digest {
-    /// The digest of `bytes`.
-    pub fn of(bytes: &[u8]) -> Self {
-        Digest(sha2::Sha256::digest(bytes).into())
+impl Algorithm {
+    /// All of them.
+    pub(crate) const ALL: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
+
+    /// As it is written before the colon.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Algorithm::Sha256 => "sha256",
+            Algorithm::Sha512 => "sha512",
+        }
     }
 
-    /// The 64 hexadecimal digits without the algorithm: the name of the file that holds the content.
+    fn digits(self) -> usize {
+        match self {
+            Algorithm::Sha256 => 64,
+            Algorithm::Sha512 => 128,
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The digest of exact bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Digest {
+    /// By SHA-256.
+    Sha256([u8; 32]),
+    /// By SHA-512.
+    Sha512([u8; 64]),
+}
+
+impl Digest {
+    /// The sha256 digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Digest::Sha256(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// Whether this is the digest of `bytes`; what their digest by the same algorithm is, when not.
+    pub(crate) fn check(&self, bytes: &[u8]) -> Result<(), Digest> {
+        let mut digester = Digester::new(self.algorithm());
+        digester.update(bytes);
+        let actual = digester.finish();
+        if actual == *self { Ok(()) } else { Err(actual) }
+    }
+
+    /// The algorithm it is by.
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Digest::Sha256(_) => Algorithm::Sha256,
+            Digest::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
+    /// The hexadecimal digits without the algorithm: the name of the file that holds the content. Their number tells
+    /// the algorithm.
     pub fn hex(&self) -> String {
-        hex::encode(self.0)
+        match self {
+            Digest::Sha256(bytes) => hex::encode(bytes),
+            Digest::Sha512(bytes) => hex::encode(bytes),
+        }
+    }
+
+    /// The digest whose [`hex`](Digest::hex) this is.
+    pub(crate) fn from_hex(text: &str) -> Option<Digest> {
+        let algorithm = Algorithm::ALL.into_iter().find(|algorithm| algorithm.digits() == text.len())?;
+        Digest::parse(algorithm, text).ok()
     }
 
     /// The chain id of a layer on top of `parent` (image-spec config.md, "Layer ChainID").
@@ -49,11 +121,30 @@ impl Digest {
             Some(parent) => Digest::of(format!("{parent} {diff_id}").as_bytes()),
         }
     }
+
+    fn parse(algorithm: Algorithm, text: &str) -> Result<Digest, DigestError> {
+        let wrong = || DigestError::Hex { algorithm, digits: algorithm.digits() };
+        if !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(wrong());
+        }
+        match algorithm {
+            Algorithm::Sha256 => {
+                let mut bytes = [0; 32];
+                hex::decode_to_slice(text, &mut bytes).map_err(|_| wrong())?;
+                Ok(Digest::Sha256(bytes))
+            }
+            Algorithm::Sha512 => {
+                let mut bytes = [0; 64];
+                hex::decode_to_slice(text, &mut bytes).map_err(|_| wrong())?;
+                Ok(Digest::Sha512(bytes))
+            }
+        }
+    }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
+        write!(f, "{}:{}", self.algorithm(), self.hex())
     }
 }
 
@@ -67,16 +158,10 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        let (algorithm, value) = text.split_once(':').ok_or(DigestError::Form)?;
-        if algorithm != "sha256" {
-            return Err(DigestError::Algorithm { algorithm: algorithm.to_owned() });
-        }
-        if value.len() != 64 || !value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err(DigestError::Hex);
-        }
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(value, &mut bytes).map_err(|_| DigestError::Hex)?;
-        Ok(Digest(bytes))
+        let (name, value) = text.split_once(':').ok_or(DigestError::Form)?;
+        let algorithm = Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name);
+        let algorithm = algorithm.ok_or_else(|| DigestError::Algorithm { algorithm: name.to_owned() })?;
+        Digest::parse(algorithm, value)
     }
 }
 
@@ -94,15 +179,32 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// Digests what is written to it.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Digester {
-    state: sha2::Sha256,
+    state: State,
     bytes: u64,
 }
 
+#[derive(Debug, Clone)]
+enum State {
+    Sha256(sha2::Sha256),
+    Sha512(Box<sha2::Sha512>),
+}
+
 impl Digester {
+    pub(crate) fn new(algorithm: Algorithm) -> Self {
+        let state = match algorithm {
+            Algorithm::Sha256 => State::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha512 => State::Sha512(Box::default()),
+        };
+        Digester { state, bytes: 0 }
+    }
+
     pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.state.update(bytes);
+        match &mut self.state {
+            State::Sha256(state) => state.update(bytes),
+            State::Sha512(state) => state.update(bytes),
+        }
         self.bytes += bytes.len() as u64;
     }
 
@@ -112,7 +214,10 @@ impl Digester {
     }
 
     pub(crate) fn finish(self) -> Digest {
-        Digest(self.state.finalize().into())
+        match self.state {
+            State::Sha256(state) => Digest::Sha256(state.finalize().into()),
+            State::Sha512(state) => Digest::Sha512(state.finalize().into()),
+        }
     }
 }
 
@@ -132,17 +237,30 @@ mod tests {
     use super::*;
 
     const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const HEX: DigestError = DigestError::Hex { algorithm: Algorithm::Sha256, digits: 64 };
 
     #[test]
-    fn only_well_formed_sha256_is_read() {
+    fn sha512_is_known_too() {
+        let mut digester = Digester::new(Algorithm::Sha512);
+        digester.update(b"abc");
+        let digest = digester.finish();
+        assert!(digest.to_string().starts_with("sha512:ddaf35a193617aba"), "{digest}");
+        assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
+        assert_eq!(Digest::from_hex(&digest.hex()), Some(digest));
+        assert_eq!((digest.check(b"abc"), digest.check(b"abd").is_err()), (Ok(()), true));
+    }
+
+    #[test]
+    fn only_well_formed_digests_are_read() {
         assert_eq!(EMPTY.parse::<Digest>().expect("well formed"), Digest::of(b""));
         for (text, expected) in [
             ("", DigestError::Form),
             ("e3b0", DigestError::Form),
             ("md5:d41d8cd98f00b204e9800998ecf8427e", DigestError::Algorithm { algorithm: "md5".into() }),
-            ("sha256:e3b0", DigestError::Hex),
-            ("sha256:../../../../etc/passwd", DigestError::Hex),
-            (&EMPTY.to_uppercase().replace("SHA256", "sha256"), DigestError::Hex),
+            ("sha256:e3b0", HEX),
+            ("sha256:../../../../etc/passwd", HEX),
+            (&EMPTY.to_uppercase().replace("SHA256", "sha256"), HEX),
+            (&EMPTY.replace("256", "512"), DigestError::Hex { algorithm: Algorithm::Sha512, digits: 128 }),
         ] {
             assert_eq!(text.parse::<Digest>(), Err(expected), "{text}");
         }

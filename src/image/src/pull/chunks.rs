@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::digest::{Digest, Digester};
+use crate::digest::{Algorithm, Digest, Digester};
 
 /// How many pieces of the network may wait. Each has at most some 100 KiB.
 pub(super) const NETWORK_PIECES: usize = 16;
@@ -30,8 +30,8 @@ pub(super) struct Incoming {
 
 impl Incoming {
     /// Reads from the network and writes all that is read into `kept`.
-    pub(super) fn new(pieces: mpsc::Receiver<Bytes>, kept: File) -> Self {
-        Incoming { pieces, current: Bytes::new(), digester: Digester::default(), kept }
+    pub(super) fn new(pieces: mpsc::Receiver<Bytes>, kept: File, algorithm: Algorithm) -> Self {
+        Incoming { pieces, current: Bytes::new(), digester: Digester::new(algorithm), kept }
     }
 
     /// Bytes that came so far.
@@ -102,7 +102,7 @@ pub(super) struct Plain {
 }
 
 /// A hand-over of decompressed bytes.
-pub(super) fn hand_over() -> (Outgoing, Plain) {
+pub(super) fn hand_over(algorithm: Algorithm) -> (Outgoing, Plain) {
     let (pieces, incoming) = sync_channel(PIECES);
     let (back, used) = channel();
     let plain = Plain {
@@ -111,7 +111,7 @@ pub(super) fn hand_over() -> (Outgoing, Plain) {
         current: Vec::new(),
         at: 0,
         ended: false,
-        digester: Digester::default(),
+        digester: Digester::new(algorithm),
     };
     (Outgoing { pieces, used }, plain)
 }

@@ -45,8 +45,8 @@ pub(super) fn run(
 ) -> Result<Unpacked> {
     let layer = promise.layer.digest;
     let what = || format!("layer {layer}");
-    let mut incoming = Incoming::new(pieces, kept);
-    let (outgoing, mut plain) = hand_over();
+    let mut incoming = Incoming::new(pieces, kept, layer.algorithm());
+    let (outgoing, mut plain) = hand_over(promise.diff_id.algorithm());
     let (stopped, unpacked) = std::thread::scope(|scope| {
         let unpacker = std::thread::Builder::new().name("unpack".into()).spawn_scoped(scope, move || {
             let unpacked = unpack(&mut plain, folder, &promise.limits)?;

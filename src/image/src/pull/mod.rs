@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use self::layers::LayerPlan;
 use self::resolve::Resolved;
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{ImageError, Result};
 use crate::platform::Platform;
 use crate::progress::{LayerState, PullProgress};
@@ -170,7 +170,9 @@ impl ImageStore {
                 });
             }
         }
-        layout::sync_folder(&self.layout.blobs())?;
+        for algorithm in Algorithm::ALL {
+            layout::sync_folder(&self.layout.blobs(algorithm))?;
+        }
         layout::sync_folder(&self.layout.links())?;
         layout::sync_folder(&self.layout.layers())?;
         let name = record.reference.as_deref().expect("a pulled image has a name");

@@ -139,9 +139,5 @@ fn check(bytes: &[u8], expected: &Digest, size: Option<u64>, kind: &str, what: &
     if let Some(size) = size.filter(|size| *size != found) {
         return Err(ImageError::SizeMismatch { what, expected: size, actual: found });
     }
-    let actual = Digest::of(bytes);
-    if actual != *expected {
-        return Err(ImageError::DigestMismatch { what, expected: *expected, actual });
-    }
-    Ok(())
+    expected.check(bytes).map_err(|actual| ImageError::DigestMismatch { what, expected: *expected, actual })
 }

@@ -1,7 +1,7 @@
 //! Where everything of the image store lies, relative to the movable root.
 //!
 //! ```text
-//! content/blobs/sha256/HEX   manifests, configurations and compressed layers, byte for byte as received
+//! content/blobs/ALGORITHM/HEX  manifests, configurations and compressed layers, byte for byte as received
 //! layers/CHAIN/fs            one unpacked layer, as overlayfs wants it (whiteouts are 0:0 devices)
 //! layers/CHAIN/layer.json    what it is; present in every visible layer
 //! layers/l/SHORT             -> ../CHAIN/fs, so that many layers fit into one mount option
@@ -16,7 +16,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{ImageError, Result};
 
 /// How many hexadecimal digits of a chain id name its short link: 96 bits, and some 150 layers in a page.
@@ -32,18 +32,18 @@ impl Layout {
         Layout { root: root.to_owned() }
     }
 
-    pub(crate) fn blobs(&self) -> PathBuf {
-        self.root.join("content/blobs/sha256")
+    pub(crate) fn blobs(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("content/blobs").join(algorithm.name())
     }
 
     pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
-        self.blobs().join(digest.hex())
+        self.blobs(digest.algorithm()).join(digest.hex())
     }
 
     /// The bytes of a document that is in the store and is what its name says.
     pub(crate) fn document(&self, digest: &Digest) -> Option<Vec<u8>> {
         // One that cannot be read, or is damaged, is fetched again.
-        fs::read(self.blob(digest)).ok().filter(|bytes| Digest::of(bytes) == *digest)
+        fs::read(self.blob(digest)).ok().filter(|bytes| digest.check(bytes).is_ok())
     }
 
     pub(crate) fn layers(&self) -> PathBuf {
@@ -84,7 +84,10 @@ impl Layout {
 
     /// Makes every folder that is missing, each 0700: layers hold setuid files of others (CVE-2024-25621).
     pub(crate) fn prepare(&self) -> Result<()> {
-        for folder in [self.blobs(), self.links(), self.images(), self.tmp(), self.locks()] {
+        for algorithm in Algorithm::ALL {
+            make_folder(&self.blobs(algorithm))?;
+        }
+        for folder in [self.links(), self.images(), self.tmp(), self.locks()] {
             make_folder(&folder)?;
         }
         Ok(())

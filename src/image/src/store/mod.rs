@@ -71,11 +71,12 @@ impl ImageStore {
 
     /// The record a name stands for, and whether it was found by its reference (else by its id).
     pub(crate) fn find(&self, name: &str) -> Result<Option<(ImageRecord, bool)>> {
-        let digits = name.strip_prefix("sha256:").unwrap_or(name);
+        let prefixes = ["sha256:", "sha512:"];
+        let digits = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
         let could_be_id = !digits.is_empty()
-            && digits.len() <= 64
+            && digits.len() <= 128
             && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let only_id = could_be_id && (digits.len() == 64 || digits.len() < name.len());
+        let only_id = could_be_id && (Digest::from_hex(digits).is_some() || digits.len() < name.len());
         if !only_id {
             match name.parse::<Reference>() {
                 Ok(reference) => {
@@ -128,7 +129,7 @@ impl ImageStore {
             }
             _ => ImageError::io("read", &path)(error),
         })?;
-        if Digest::of(&bytes) != record.config {
+        if record.config.check(&bytes).is_err() {
             return Err(ImageError::Damaged {
                 path,
                 reason: "its content is not what its name says".to_owned(),

@@ -8,7 +8,7 @@ use super::layout::{self, Layout, link_name};
 use super::lock::Lock;
 use super::record::ImageRecord;
 use super::work::{self, Work};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{ImageError, Result};
 
 /// Says which container uses the image of an id, if one does.
@@ -86,9 +86,12 @@ pub(crate) fn sweep(layout: &Layout, trash: &Work) -> Result<Vec<Digest>> {
         needed.extend(record.blobs());
         needed.extend(record.chains());
     }
-    for name in layout::names_in(&layout.blobs())? {
-        if !is_needed(&name, &needed) {
-            layout::remove_file(&layout.blobs().join(name))?;
+    for algorithm in Algorithm::ALL {
+        let blobs = layout.blobs(algorithm);
+        for name in layout::names_in(&blobs)? {
+            if !is_needed(&name, &needed) {
+                layout::remove_file(&blobs.join(name))?;
+            }
         }
     }
     let mut gone = Vec::new();
@@ -98,7 +101,7 @@ pub(crate) fn sweep(layout: &Layout, trash: &Work) -> Result<Vec<Digest>> {
             continue;
         }
         layout::rename(&layout.layers().join(&name), &trash.path(&format!("gone-{name}")))?;
-        if let Ok(chain) = format!("sha256:{name}").parse::<Digest>() {
+        if let Some(chain) = Digest::from_hex(&name) {
             layout::remove_file(&links.join(link_name(&chain)))?;
             gone.push(chain);
         }
@@ -115,5 +118,5 @@ pub(crate) fn sweep(layout: &Layout, trash: &Work) -> Result<Vec<Digest>> {
 }
 
 fn is_needed(name: &str, needed: &BTreeSet<Digest>) -> bool {
-    format!("sha256:{name}").parse::<Digest>().is_ok_and(|digest| needed.contains(&digest))
+    Digest::from_hex(name).is_some_and(|digest| needed.contains(&digest))
 }
