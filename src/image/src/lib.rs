@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod change;
 mod copy;
 pub mod credentials;
 pub mod digest;
@@ -32,6 +33,7 @@ mod registry;
 pub mod store;
 pub mod unpack;
 
+pub use change::Change;
 pub use copy::{CopyError, copy_rootfs};
 pub use digest::Digest;
 pub use error::ImageError;
