@@ -14,18 +14,31 @@ use serde::Deserialize;
 
 use crate::error::{ImageError, Result};
 
-/// A name and a password, which is never printed.
+/// What a registry, or the token server it names, is shown. Never printed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// The user's name.
-    pub username: String,
-    /// The password or token.
-    pub password: String,
+pub enum Credentials {
+    /// A name and a password.
+    Basic {
+        /// The user's name.
+        username: String,
+        /// The password, or an access token that stands for it.
+        password: String,
+    },
+    /// A refresh token of OAuth 2 (RFC 6749, 1.5), for which a token server gives tokens.
+    IdentityToken(String),
+    /// A token that the registry itself takes, as it is.
+    RegistryToken(String),
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+        match self {
+            Credentials::Basic { username, .. } => {
+                f.debug_struct("Basic").field("username", username).finish_non_exhaustive()
+            }
+            Credentials::IdentityToken(_) => f.debug_tuple("IdentityToken").finish_non_exhaustive(),
+            Credentials::RegistryToken(_) => f.debug_tuple("RegistryToken").finish_non_exhaustive(),
+        }
     }
 }
 
@@ -79,7 +92,7 @@ fn parse(text: &str) -> std::result::Result<DockerConfig, String> {
             AuthSpec { auth: Some(auth), .. } if !auth.is_empty() => decode(&auth)
                 .ok_or_else(|| format!("auths: {key:?}: auth is not the base64 of NAME:PASSWORD"))?,
             AuthSpec { username: Some(username), password: Some(password), .. } => {
-                Credentials { username, password }
+                Credentials::Basic { username, password }
             }
             // What a credential helper keeps leaves an empty entry.
             _ => continue,
@@ -103,7 +116,8 @@ fn host_of(key: &str) -> String {
 fn decode(auth: &str) -> Option<Credentials> {
     let text = String::from_utf8(STANDARD.decode(auth.trim()).ok()?).ok()?;
     let (username, password) = text.split_once(':')?;
-    Some(Credentials { username: username.to_owned(), password: password.trim_end_matches('\0').to_owned() })
+    let (username, password) = (username.to_owned(), password.trim_end_matches('\0').to_owned());
+    Some(Credentials::Basic { username, password })
 }
 
 #[cfg(test)]
@@ -125,7 +139,10 @@ mod tests {
             ("127.0.0.1", None),
         ] {
             let found = config.credentials(host);
-            let found = found.as_ref().map(|found| (&*found.username, &*found.password));
+            let expected = expected.map(|(username, password): (&str, &str)| Credentials::Basic {
+                username: username.to_owned(),
+                password: password.to_owned(),
+            });
             assert_eq!(found, expected, "{host}");
         }
         assert!(!format!("{config:?}").contains("p:x"));

@@ -9,21 +9,32 @@
 //!
 //! [host."cache.local"]
 //! ca-file = "/etc/ssl/cache.pem"    # trusted besides the system's own
-//! username = "reader"               # sent to this host only
-//! password = "secret"
+//! client-cert = "/etc/ssl/us.pem"   # who we are to this host, by TLS
+//! client-key = "/etc/ssl/us.key"
+//! username = "reader"               # sent to this host only, and to
+//! password = "secret"               #  token servers of its domain or
+//! token-hosts = ["auth.example"]    #  of these names
+//! max-parallel = 2                  # layers fetched from it at once
+//! stall-seconds = 30                # it has stalled when it says nothing for so long
+//! retries = 5                       # of one request, after failures that may pass
 //! ```
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::credentials::{Credentials, DockerConfig};
 use crate::error::{ImageError, Result};
 use crate::reference::{self, Reference};
+
+const STALL_SECONDS: u32 = 30;
+const RETRIES: u32 = 5;
 
 /// The configuration of all registries.
 #[derive(Debug, Default)]
@@ -41,8 +52,15 @@ struct HostSpec {
     #[serde(default)]
     plain_http: bool,
     ca_file: Option<PathBuf>,
+    client_cert: Option<PathBuf>,
+    client_key: Option<PathBuf>,
     username: Option<String>,
     password: Option<String>,
+    #[serde(default)]
+    token_hosts: Vec<String>,
+    max_parallel: Option<NonZeroUsize>,
+    stall_seconds: Option<NonZeroU32>,
+    retries: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -63,8 +81,20 @@ pub struct Endpoint {
     pub plain_http: bool,
     /// A PEM file of authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
-    /// Sent only to this host.
+    /// A PEM file with the certificate to show it.
+    pub client_cert: Option<PathBuf>,
+    /// The PEM file of that certificate's private key; there whenever the certificate is.
+    pub client_key: Option<PathBuf>,
+    /// Sent only to this host, and to token servers that may have them.
     pub credentials: Option<Credentials>,
+    /// `host[:port]` of token servers elsewhere that may be sent the credentials.
+    pub token_hosts: Vec<String>,
+    /// How many layers may be fetched from it at once; at least 1.
+    pub max_parallel: Option<usize>,
+    /// How long it may say nothing before it counts as stalled.
+    pub stall: Duration,
+    /// How often one request is repeated after failures that may pass.
+    pub retries: u32,
 }
 
 impl fmt::Display for Endpoint {
@@ -94,32 +124,39 @@ impl Registries {
     }
 
     /// Where to ask for an image, in order: the registry's mirrors, then the registry.
-    pub fn endpoints(&self, reference: &Reference) -> Vec<Endpoint> {
+    ///
+    /// # Errors
+    /// When what keeps an endpoint's credentials fails.
+    pub fn endpoints(&self, reference: &Reference) -> Result<Vec<Endpoint>> {
         let registry = reference.registry();
         let mirrors = self.hosts.get(registry).map_or(&[][..], |spec| &spec.mirrors);
-        let mut endpoints: Vec<Endpoint> = mirrors
-            .iter()
-            .map(|mirror| {
-                let (host, prefix) = mirror.split_once('/').unwrap_or((mirror, ""));
-                let slash = if prefix.is_empty() { "" } else { "/" };
-                self.endpoint(host, format!("{prefix}{slash}{}", reference.repository()))
-            })
-            .collect();
-        endpoints.push(self.endpoint(registry, reference.repository().to_owned()));
-        endpoints
+        let mirrors = mirrors.iter().map(|mirror| {
+            let (host, prefix) = mirror.split_once('/').unwrap_or((mirror, ""));
+            let slash = if prefix.is_empty() { "" } else { "/" };
+            self.endpoint(host, format!("{prefix}{slash}{}", reference.repository()))
+        });
+        mirrors.chain([self.endpoint(registry, reference.repository().to_owned())]).collect()
     }
 
-    fn endpoint(&self, host: &str, repository: String) -> Endpoint {
+    fn endpoint(&self, host: &str, repository: String) -> Result<Endpoint> {
         let spec = self.hosts.get(host).cloned().unwrap_or_default();
-        let configured = spec.username.zip(spec.password);
-        let credentials = configured.map(|(username, password)| Credentials { username, password });
-        Endpoint {
+        let credentials = match spec.username.zip(spec.password) {
+            Some((username, password)) => Some(Credentials::Basic { username, password }),
+            None => self.docker.credentials(host),
+        };
+        Ok(Endpoint {
             host: host.to_owned(),
             repository,
             plain_http: spec.plain_http,
             ca_file: spec.ca_file,
-            credentials: credentials.or_else(|| self.docker.credentials(host)),
-        }
+            client_cert: spec.client_cert,
+            client_key: spec.client_key,
+            credentials,
+            token_hosts: spec.token_hosts,
+            max_parallel: spec.max_parallel.map(NonZeroUsize::get),
+            stall: Duration::from_secs(spec.stall_seconds.map_or(STALL_SECONDS, NonZeroU32::get).into()),
+            retries: spec.retries.unwrap_or(RETRIES),
+        })
     }
 }
 
@@ -162,8 +199,26 @@ fn parse(text: &str) -> std::result::Result<FileSpec, String> {
         if spec.username.is_some() != spec.password.is_some() {
             return Err(wrong("username and password come together".into()));
         }
-        if spec.plain_http && spec.ca_file.is_some() {
-            return Err(wrong("ca-file means nothing with plain-http".into()));
+        if spec.client_cert.is_some() != spec.client_key.is_some() {
+            return Err(wrong("client-cert and client-key come together".into()));
+        }
+        if spec.plain_http {
+            let secure = [("ca-file", &spec.ca_file), ("client-cert", &spec.client_cert)];
+            if let Some((key, _)) = secure.iter().find(|(_, path)| path.is_some()) {
+                return Err(wrong(format!("{key} means nothing with plain-http")));
+            }
+        }
+        for (key, path) in
+            [("ca-file", &spec.ca_file), ("client-cert", &spec.client_cert), ("client-key", &spec.client_key)]
+        {
+            if path.as_ref().is_some_and(|path| !path.is_absolute()) {
+                return Err(wrong(format!("{key}: give the file's absolute path")));
+            }
+        }
+        for token_host in &spec.token_hosts {
+            reference::check_registry(token_host).map_err(|reason| {
+                wrong(format!("token-hosts: {token_host:?}: {reason}; write host[:port]"))
+            })?;
         }
     }
     Ok(file)
@@ -183,14 +238,20 @@ mod tests {
             plain-http = true
             [host."cache.local"]
             ca-file = "/ca.pem"
+            client-cert = "/cert.pem"
+            client-key = "/key.pem"
             username = "u"
             password = "p"
+            token-hosts = ["auth.example:8443"]
+            max-parallel = 2
+            stall-seconds = 7
+            retries = 0
             "#,
         )
         .expect("well formed");
         let registries = Registries { hosts: file.host, docker: DockerConfig::default() };
         let reference = "registry.example.com/a/b:1".parse().expect("a reference");
-        let endpoints = registries.endpoints(&reference);
+        let endpoints = registries.endpoints(&reference).expect("no helper is asked");
         let seen: Vec<_> = endpoints
             .iter()
             .map(|endpoint| {
@@ -205,7 +266,14 @@ mod tests {
                 ("registry.example.com", "a/b", false, false)
             ]
         );
-        assert_eq!(endpoints[1].ca_file.as_deref(), Some(Path::new("/ca.pem")));
+        let (mirror, registry) = (&endpoints[1], &endpoints[2]);
+        assert_eq!(mirror.ca_file.as_deref(), Some(Path::new("/ca.pem")));
+        let pair = (mirror.client_cert.as_deref(), mirror.client_key.as_deref());
+        assert_eq!(pair, (Some(Path::new("/cert.pem")), Some(Path::new("/key.pem"))));
+        assert_eq!(mirror.token_hosts, ["auth.example:8443"]);
+        let limits =
+            |endpoint: &Endpoint| (endpoint.max_parallel, endpoint.stall.as_secs(), endpoint.retries);
+        assert_eq!((limits(mirror), limits(registry)), ((Some(2), 7, 0), (None, 30, 5)));
     }
 
     #[test]
@@ -218,6 +286,13 @@ mod tests {
             ("[host.\"a.b\"]\nmirrors = [\"x.y/UP\"]", ["mirrors", "lower case"]),
             ("[host.\"a.b\"]\nplain-http = 1", ["line 2", "expected a boolean"]),
             ("[host.\"a.b\"]\nusername = \"x\"", ["a.b", "together"]),
+            ("[host.\"a.b\"]\nclient-cert = \"/x\"", ["a.b", "client-key come together"]),
+            ("[host.\"a.b\"]\nplain-http = true\nca-file = \"/x\"", ["ca-file", "plain-http"]),
+            ("[host.\"a.b\"]\nca-file = \"x\"", ["ca-file", "absolute"]),
+            ("[host.\"a.b\"]\ntoken-hosts = [\"https://x\"]", ["token-hosts", "https://x"]),
+            ("[host.\"a.b\"]\nmax-parallel = 0", ["line 2", "nonzero"]),
+            ("[host.\"a.b\"]\nstall-seconds = 0", ["line 2", "nonzero"]),
+            ("[host.\"a.b\"]\nretries = -1", ["line 2", "-1"]),
             ("[host.\"a.b\"", ["line 1", "unclosed table"]),
         ] {
             let error = parse(text).expect_err(text);

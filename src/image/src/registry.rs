@@ -20,6 +20,7 @@ use oci_distribution::{Client, Reference as OciReference, RegistryOperation};
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Response, StatusCode};
 
+use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::error::{Attempt, Fault, ImageError, Result};
 use crate::manifest::{ACCEPTED, DOCUMENT_MAX};
@@ -112,7 +113,15 @@ impl Registry {
         .map_err(|error| failed(chain(&error)))?;
         let auth = match &endpoint.credentials {
             None => RegistryAuth::Anonymous,
-            Some(known) => RegistryAuth::Basic(known.username.clone(), known.password.clone()),
+            Some(Credentials::Basic { username, password }) => {
+                RegistryAuth::Basic(username.clone(), password.clone())
+            }
+            Some(Credentials::IdentityToken(_) | Credentials::RegistryToken(_)) => {
+                return Err(ImageError::Refused {
+                    what: format!("the credentials for {}", endpoint.host),
+                    reason: "only a name and a password can be used".into(),
+                });
+            }
         };
         let tag = reference.tag().unwrap_or(crate::reference::DEFAULT_TAG).to_owned();
         let reference = OciReference::with_tag(endpoint.host.clone(), endpoint.repository.clone(), tag);

@@ -34,7 +34,7 @@ pub(crate) async fn resolve(
     tracer: &Tracer,
 ) -> Result<Resolved> {
     let mut attempts: Vec<Attempt> = Vec::new();
-    for endpoint in registries.endpoints(reference) {
+    for endpoint in registries.endpoints(reference)? {
         let registry = Registry::new(endpoint.clone(), reference)?;
         match ask(layout, registry, reference, options, tracer).await {
             Ok(resolved) => return Ok(resolved),
