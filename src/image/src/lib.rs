@@ -9,7 +9,7 @@
 //! - [`reference`](mod@reference): `registry/namespace/name:tag@digest`, by the distribution specification.
 //! - [`registries`], [`credentials`]: how a registry is reached, and as whom.
 //! - `registry`: one endpoint; `manifest`: the documents, bounded and checked.
-//! - [`pull`](ImageStore::pull): layers in parallel, each digested, decompressed and unpacked as it comes.
+//! - `assemble`: layers in parallel, each digested, decompressed and unpacked as it comes; [`pull`](ImageStore::pull).
 //! - [`unpack`]: a layer's archive into an overlayfs layer, by descriptor only.
 //! - [`copy_rootfs`]: the layers as one plain folder, where they cannot be mounted.
 //! - [`store`]: content by digest, layers by chain id, names on top; safe for many processes.
@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+mod assemble;
 pub mod change;
 mod copy;
 pub mod credentials;

@@ -235,7 +235,7 @@ pub(crate) fn choose(entries: &[IndexEntry], wanted: &Platform, reference: &Refe
 }
 
 /// What the store needs to know of a configuration.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ConfigFacts {
     /// Bottom first, one for each layer of the manifest.
     pub(crate) diff_ids: Vec<Digest>,

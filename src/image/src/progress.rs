@@ -1,5 +1,7 @@
 //! How a pull says what it is doing. Whoever shows it, as bars or as lines, implements [`PullProgress`].
 
+use std::time::Duration;
+
 use crate::digest::Digest;
 
 /// Where a layer is on its way.
@@ -33,6 +35,11 @@ pub trait PullProgress: Send + Sync {
     /// The layer is now in this state.
     fn state(&self, index: usize, state: LayerState) {
         let _ = (index, state);
+    }
+
+    /// Fetching the layer failed for this reason, and is tried again after so long.
+    fn retrying(&self, index: usize, reason: &str, after: Duration) {
+        let _ = (index, reason, after);
     }
 
     /// So many compressed bytes of the layer have come in all.

@@ -240,7 +240,8 @@ fn check_component(component: &str) -> Result<(), String> {
     Err(wrong())
 }
 
-fn check_tag(tag: &str) -> Result<(), String> {
+/// Checks a tag.
+pub(crate) fn check_tag(tag: &str) -> Result<(), String> {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let bytes = tag.as_bytes();
     match bytes.first() {

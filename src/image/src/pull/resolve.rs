@@ -3,136 +3,177 @@
 use api::trace::Tracer;
 
 use super::PullOptions;
+use crate::assemble::{Assembly, ImageVariant, Sources};
 use crate::digest::Digest;
 use crate::error::{Attempt, ImageError, Result};
-use crate::manifest::{self, ConfigFacts, Document, Manifest};
+use crate::manifest::{self, Descriptor, Document, Manifest};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registries::Registries;
-use crate::registry::{EndpointResult, Failure, Fetched, Registry};
+use crate::registry::{EndpointResult, Failure, Registry};
 use crate::store::layout::Layout;
 
-/// An image whose documents are here and checked, and the endpoint that has its layers.
-pub(crate) struct Resolved {
-    pub(crate) registry: Registry,
-    pub(crate) reference: Reference,
-    /// What the reference stands for: the index's digest where there is one.
-    pub(crate) digest: Digest,
-    pub(crate) manifest_digest: Digest,
-    pub(crate) manifest: Manifest,
-    pub(crate) config: ConfigFacts,
-    /// Index, manifest and configuration, byte for byte.
-    pub(crate) documents: Vec<(Digest, Vec<u8>)>,
-}
-
-/// Asks each endpoint of the reference's registry, in order, until one has the image.
+/// Asks each endpoint of the reference's registry, in order, until one has the image. Its layers are asked of that one
+/// and then of those after it.
 pub(crate) async fn resolve(
     layout: &Layout,
     registries: &Registries,
     reference: &Reference,
     options: &PullOptions,
     tracer: &Tracer,
-) -> Result<Resolved> {
+) -> Result<(Assembly, Sources)> {
     let mut attempts: Vec<Attempt> = Vec::new();
-    for endpoint in registries.endpoints(reference)? {
-        let registry = Registry::new(endpoint.clone(), reference)?;
-        match ask(layout, registry, reference, options, tracer).await {
-            Ok(resolved) => return Ok(resolved),
-            Err(failure) => attempts.push(failure.attempt(&endpoint)?),
+    let mut endpoints = endpoints(registries, reference)?.into_iter();
+    while let Some(registry) = endpoints.next() {
+        let question = Question { layout, registry: &registry, reference, options, tracer };
+        match question.ask().await {
+            Ok(assembly) => {
+                let registries = std::iter::once(registry).chain(endpoints).collect();
+                return Ok((assembly, Sources { registries, reference: reference.clone() }));
+            }
+            Err(failure) => attempts.push(failure.attempt(registry.endpoint())?),
         }
     }
     Err(ImageError::Registry { what: format!("failed to pull {reference}"), attempts })
 }
 
-async fn ask(
-    layout: &Layout,
-    registry: Registry,
-    reference: &Reference,
-    options: &PullOptions,
-    tracer: &Tracer,
-) -> EndpointResult<Resolved> {
-    let mut step = tracer.step("image", "manifest.resolve");
-    step.fact("endpoint", registry.endpoint());
-    let what = reference.to_string();
-    let asked = match reference.digest() {
-        Some(digest) => digest.to_string(),
-        None => reference.tag().expect("a reference has a tag or a digest").to_owned(),
-    };
-    let first =
-        fetch(&registry, &asked, reference.digest().copied(), None, &what).await.inspect_err(|failure| {
-            if let Failure::Endpoint(_, reason) = failure {
+/// Asks each endpoint in order for the tags of the reference's repository.
+pub(crate) async fn tags(registries: &Registries, reference: &Reference) -> Result<Vec<String>> {
+    let mut attempts: Vec<Attempt> = Vec::new();
+    for registry in endpoints(registries, reference)? {
+        match registry.tags().await {
+            Ok(tags) => return Ok(tags),
+            Err(failure) => attempts.push(failure.attempt(registry.endpoint())?),
+        }
+    }
+    let repository = reference.familiar_repository();
+    Err(ImageError::Registry { what: format!("failed to list the tags of {repository}"), attempts })
+}
+
+fn endpoints(registries: &Registries, reference: &Reference) -> Result<Vec<Registry>> {
+    registries.endpoints(reference)?.into_iter().map(Registry::new).collect()
+}
+
+/// What one endpoint is asked.
+struct Question<'a> {
+    layout: &'a Layout,
+    registry: &'a Registry,
+    reference: &'a Reference,
+    options: &'a PullOptions,
+    tracer: &'a Tracer,
+}
+
+impl Question<'_> {
+    async fn ask(&self) -> EndpointResult<Assembly> {
+        let what = self.reference.to_string();
+        let mut step = self.tracer.step("image", "manifest.resolve");
+        step.fact("endpoint", self.registry.endpoint());
+        let (digest, bytes, document) = self.named(&what).await.inspect_err(|failure| {
+            if let Failure::Endpoint { reason, .. } = failure {
                 step.fact("failed", reason);
             }
         })?;
-    let digest = first.0;
-    let mut documents = vec![(digest, first.1.bytes.clone())];
-    let wanted = options.platform.clone().unwrap_or_else(Platform::host);
-    let (manifest_digest, manifest) =
-        match manifest::parse(&first.1.bytes, first.1.media_type.as_deref(), &what)? {
-            Document::Manifest(manifest) => (digest, manifest),
+        let mut documents = vec![(digest, bytes)];
+        let wanted = self.options.platform.clone().unwrap_or_else(Platform::host);
+        let (chosen, manifest, rest) = match document {
+            Document::Manifest(manifest) => (digest, manifest, Vec::new()),
             Document::Index(entries) => {
-                let chosen = manifest::choose(&entries, &wanted, reference)?;
                 step.fact("index", digest);
-                let (found, fetched) = fetch(
-                    &registry,
-                    &chosen.digest.to_string(),
-                    Some(chosen.digest),
-                    Some(chosen.size),
-                    &what,
-                )
-                .await?;
-                let Document::Manifest(manifest) =
-                    manifest::parse(&fetched.bytes, fetched.media_type.as_deref(), &what)?
-                else {
-                    let reason = format!("its index promises a manifest as {found}, but that is an index");
-                    return Err(ImageError::Refused { what, reason }.into());
-                };
-                documents.push((found, fetched.bytes));
-                (found, manifest)
+                let chosen = manifest::choose(&entries, &wanted, self.reference)?;
+                let manifest = self.manifest(&chosen, &what, &mut documents).await?;
+                let rest = entries.into_iter().map(|entry| entry.descriptor);
+                let rest = rest.filter(|entry| entry.digest != chosen.digest);
+                let rest = if self.options.all_platforms { rest.collect() } else { Vec::new() };
+                (chosen.digest, manifest, rest)
             }
         };
-    step.fact("digest", manifest_digest).fact("layers", manifest.layers.len());
-    drop(step);
+        step.fact("digest", chosen).fact("layers", manifest.layers.len());
+        drop(step);
 
-    let mut step = tracer.step("image", "config.fetch");
-    let expected = &manifest.config;
-    step.fact("digest", expected.digest).fact("bytes", expected.size);
-    let bytes = match layout.document(&expected.digest) {
-        Some(bytes) => bytes,
-        None => registry.small_blob(&expected.digest, expected.size).await?,
-    };
-    check(&bytes, &expected.digest, Some(expected.size), "the configuration of", &what)?;
-    let config = manifest::config(&bytes, &manifest, &what)?;
-    if options.platform.is_some() && config.platform.fit(&wanted).is_none() {
-        let available = vec![config.platform];
-        return Err(ImageError::NoPlatform { reference: what, wanted, available }.into());
-    }
-    step.fact("platform", &config.platform);
-    documents.push((expected.digest, bytes));
-    drop(step);
-    let reference = reference.clone();
-    Ok(Resolved { registry, reference, digest, manifest_digest, manifest, config, documents })
-}
-
-/// Fetches an index or manifest and checks it against what is known of it.
-async fn fetch(
-    registry: &Registry,
-    name: &str,
-    expected: Option<Digest>,
-    size: Option<u64>,
-    what: &str,
-) -> EndpointResult<(Digest, Fetched)> {
-    let fetched = registry.manifest(name).await?;
-    let digest = match expected {
-        Some(expected) => {
-            check(&fetched.bytes, &expected, size, "the manifest of", what)?;
-            expected
+        let mut step = self.tracer.step("image", "config.fetch");
+        step.fact("digest", manifest.config.digest).fact("bytes", manifest.config.size);
+        let variant = self.variant(chosen, manifest, &what, &mut documents).await?;
+        let platform = &variant.config.platform;
+        if self.options.platform.is_some() && platform.fit(&wanted).is_none() {
+            let available = vec![platform.clone()];
+            return Err(ImageError::NoPlatform { reference: what, wanted, available }.into());
         }
-        None => Digest::of(&fetched.bytes),
-    };
-    Ok((digest, fetched))
+        step.fact("platform", platform);
+        drop(step);
+
+        let mut others: Vec<ImageVariant> = Vec::new();
+        for entry in rest {
+            if others.iter().all(|other| other.digest != entry.digest) {
+                let manifest = self.manifest(&entry, &what, &mut documents).await?;
+                others.push(self.variant(entry.digest, manifest, &what, &mut documents).await?);
+            }
+        }
+        Ok(Assembly { name: Some(what), digest, variant, others, documents })
+    }
+
+    /// What the reference stands for. This is always asked of the endpoint, which may have changed its mind about
+    /// what it is, or about who may have it.
+    async fn named(&self, what: &str) -> EndpointResult<(Digest, Vec<u8>, Document)> {
+        let name = match self.reference.digest() {
+            Some(digest) => digest.to_string(),
+            None => self.reference.tag().expect("a reference has a tag or a digest").to_owned(),
+        };
+        let fetched = self.registry.manifest(&name).await?;
+        let digest = match self.reference.digest() {
+            Some(expected) => {
+                check(&fetched.bytes, expected, None, "the manifest of", what)?;
+                *expected
+            }
+            None => Digest::of(&fetched.bytes),
+        };
+        let document = manifest::parse(&fetched.bytes, fetched.media_type.as_deref(), what)?;
+        Ok((digest, fetched.bytes, document))
+    }
+
+    /// A manifest that an index promises, from the store where it is there.
+    async fn manifest(
+        &self,
+        entry: &Descriptor,
+        what: &str,
+        documents: &mut Vec<(Digest, Vec<u8>)>,
+    ) -> EndpointResult<Manifest> {
+        let (bytes, media_type) = match self.layout.document(&entry.digest) {
+            Some(bytes) => (bytes, None),
+            None => {
+                let fetched = self.registry.manifest(&entry.digest.to_string()).await?;
+                (fetched.bytes, fetched.media_type)
+            }
+        };
+        check(&bytes, &entry.digest, Some(entry.size), "the manifest of", what)?;
+        let Document::Manifest(manifest) = manifest::parse(&bytes, media_type.as_deref(), what)? else {
+            let reason = format!("its index promises a manifest as {}, but that is an index", entry.digest);
+            return Err(ImageError::Refused { what: what.to_owned(), reason }.into());
+        };
+        documents.push((entry.digest, bytes));
+        Ok(manifest)
+    }
+
+    /// A manifest with its configuration.
+    async fn variant(
+        &self,
+        digest: Digest,
+        manifest: Manifest,
+        what: &str,
+        documents: &mut Vec<(Digest, Vec<u8>)>,
+    ) -> EndpointResult<ImageVariant> {
+        let expected = &manifest.config;
+        let bytes = match self.layout.document(&expected.digest) {
+            Some(bytes) => bytes,
+            None => self.registry.small_blob(&expected.digest, expected.size).await?,
+        };
+        check(&bytes, &expected.digest, Some(expected.size), "the configuration of", what)?;
+        let config = manifest::config(&bytes, &manifest, what)?;
+        documents.push((expected.digest, bytes));
+        Ok(ImageVariant { digest, manifest, config })
+    }
 }
 
+/// Checks a document against what is known of it.
 fn check(bytes: &[u8], expected: &Digest, size: Option<u64>, kind: &str, what: &str) -> Result<()> {
     let what = format!("{kind} {what}");
     let found = bytes.len() as u64;

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! content/blobs/ALGORITHM/HEX  manifests, configurations and compressed layers, byte for byte as received
+//! content/ingest/HEX         what came of a blob so far
 //! layers/CHAIN/fs            one unpacked layer, as overlayfs wants it (whiteouts are 0:0 devices)
 //! layers/CHAIN/layer.json    what it is; present in every visible layer
 //! layers/l/SHORT             -> ../CHAIN/fs, so that many layers fit into one mount option
 //! images/NAME                one small file per reference
 //! tmp/NAME                   work under way, each held by a lock; what nobody holds is removed
 //! locks/HEX                  held while a layer is being made
+//! locks/blob-HEX             held while a blob is being fetched
 //! lock                       held for the moment in which names and references to content change
 //! ```
 
@@ -46,6 +48,14 @@ impl Layout {
         fs::read(self.blob(digest)).ok().filter(|bytes| digest.check(bytes).is_ok())
     }
 
+    pub(crate) fn ingest(&self) -> PathBuf {
+        self.root.join("content/ingest")
+    }
+
+    pub(crate) fn partial(&self, digest: &Digest) -> PathBuf {
+        self.ingest().join(digest.hex())
+    }
+
     pub(crate) fn layers(&self) -> PathBuf {
         self.root.join("layers")
     }
@@ -78,6 +88,10 @@ impl Layout {
         self.locks().join(chain.hex())
     }
 
+    pub(crate) fn blob_lock(&self, digest: &Digest) -> PathBuf {
+        self.locks().join(format!("blob-{}", digest.hex()))
+    }
+
     pub(crate) fn store_lock(&self) -> PathBuf {
         self.root.join("lock")
     }
@@ -87,7 +101,7 @@ impl Layout {
         for algorithm in Algorithm::ALL {
             make_folder(&self.blobs(algorithm))?;
         }
-        for folder in [self.links(), self.images(), self.tmp(), self.locks()] {
+        for folder in [self.ingest(), self.links(), self.images(), self.tmp(), self.locks()] {
             make_folder(&folder)?;
         }
         Ok(())
@@ -140,6 +154,14 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
 /// Removes a file; it is no error when there is none.
 pub(crate) fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ImageError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a folder and all in it; it is no error when there is none.
+pub(crate) fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ImageError::io("remove", path)(error)),
         _ => Ok(()),
     }

@@ -4,6 +4,7 @@
 //! together changes under one short lock, and long work lies in a folder that its owner holds.
 
 mod image;
+pub(crate) mod ingest;
 pub(crate) mod layer;
 pub(crate) mod layout;
 pub(crate) mod lock;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::layout::{self, Layout};
+use super::work::Work;
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::platform::Platform;
@@ -30,6 +31,9 @@ pub(crate) struct ImageRecord {
     pub(crate) platform: Platform,
     /// Bottom first.
     pub(crate) layers: Vec<LayerRecord>,
+    /// What the index has for other machines, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) others: Vec<OtherRecord>,
     /// As the configuration says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) created: Option<String>,
@@ -47,11 +51,28 @@ pub(crate) struct LayerRecord {
     pub(crate) size: u64,
 }
 
+/// An image for other machines, which is kept but not unpacked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct OtherRecord {
+    pub(crate) manifest: Digest,
+    pub(crate) config: Digest,
+    pub(crate) platform: Platform,
+    /// Of its layers, bottom first.
+    pub(crate) blobs: Vec<Digest>,
+}
+
 impl ImageRecord {
+    /// Every blob that belongs to it.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = Digest> + '_ {
+        let others = self
+            .others
+            .iter()
+            .flat_map(|other| [other.manifest, other.config].into_iter().chain(other.blobs.iter().copied()));
         [self.digest, self.manifest, self.config]
             .into_iter()
             .chain(self.layers.iter().map(|layer| layer.blob))
+            .chain(others)
     }
 
     pub(crate) fn chains(&self) -> impl Iterator<Item = Digest> + '_ {
@@ -77,6 +98,41 @@ impl ImageRecord {
         layout::write_synced(scratch, &bytes)?;
         layout::rename(scratch, &self.path(layout))?;
         layout::sync_folder(&layout.images())
+    }
+
+    /// Makes the record visible in the place of what its name stood for before, which stays without a name: a
+    /// container may still use it, and it may be wanted again. The store's lock must be held.
+    pub(crate) fn take_name(&self, layout: &Layout, work: &Work) -> Result<()> {
+        let before = match &self.reference {
+            Some(name) => ImageRecord::find_or_mend(layout, name)?,
+            None => None,
+        };
+        if let Some(before) = before.filter(|before| before.config != self.config) {
+            let all = ImageRecord::all(layout)?;
+            if all.iter().filter(|other| other.config == before.config).count() == 1 {
+                let unnamed = ImageRecord { reference: None, ..before };
+                unnamed.commit(layout, &work.path("unnamed"))?;
+            }
+        }
+        let all = ImageRecord::all(layout)?;
+        let mut same = all.iter().filter(|other| other.config == self.config);
+        if self.reference.is_none() && same.clone().any(|other| other.reference.is_some()) {
+            return Ok(());
+        }
+        self.commit(layout, &work.path("record"))?;
+        // The image has a name again.
+        match same.find(|other| other.reference.is_none()).filter(|_| self.reference.is_some()) {
+            Some(unnamed) => unnamed.remove(layout),
+            None => Ok(()),
+        }
+    }
+
+    /// The record of a name; a damaged one counts as none, because it is about to be written again.
+    pub(crate) fn find_or_mend(layout: &Layout, name: &str) -> Result<Option<ImageRecord>> {
+        ImageRecord::find(layout, name).or_else(|error| match error {
+            ImageError::Damaged { .. } => Ok(None),
+            error => Err(error),
+        })
     }
 
     pub(crate) fn remove(&self, layout: &Layout) -> Result<()> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use super::ImageStore;
+use super::ingest;
 use super::layout::{self, Layout, link_name};
 use super::lock::Lock;
 use super::record::ImageRecord;
@@ -94,6 +95,7 @@ pub(crate) fn sweep(layout: &Layout, trash: &Work) -> Result<Vec<Digest>> {
             }
         }
     }
+    ingest::remove_abandoned(layout, ingest::ABANDONED)?;
     let mut gone = Vec::new();
     let links = layout.links();
     for name in layout::names_in(&layout.layers())? {

@@ -4,8 +4,8 @@
 //! the lock is held, nothing that its `needs` file names is removed from the store.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder};
-use std::io;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -45,6 +45,15 @@ impl Work {
         Ok(Work { folder, _lock: lock })
     }
 
+    /// Counts on more content from now on.
+    pub(crate) fn need(&self, layout: &Layout, needs: impl IntoIterator<Item = Digest>) -> Result<()> {
+        let lines: String = needs.into_iter().map(|digest| format!("\n{digest}")).collect();
+        let path = self.folder.join("needs");
+        let _hold = Lock::hold(&layout.store_lock())?;
+        let mut file = OpenOptions::new().append(true).open(&path).map_err(ImageError::io("open", &path))?;
+        file.write_all(lines.as_bytes()).map_err(ImageError::io("write", path))
+    }
+
     /// A path in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
@@ -52,14 +61,14 @@ impl Work {
 
     /// Removes the folder, and says when that fails.
     pub(crate) fn finish(self) -> Result<()> {
-        remove_tree(&self.folder)
+        layout::remove_folder(&self.folder)
     }
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
         // What cannot be removed now is removed by whoever begins work next.
-        drop(remove_tree(&self.folder));
+        drop(layout::remove_folder(&self.folder));
     }
 }
 
@@ -121,13 +130,6 @@ fn lock_of(folder: &Path) -> PathBuf {
     let mut name = folder.as_os_str().to_owned();
     name.push(".lock");
     PathBuf::from(name)
-}
-
-fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ImageError::io("remove", path)(error)),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

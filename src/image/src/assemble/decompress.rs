@@ -1,13 +1,10 @@
 //! From compressed bytes to an unpacked layer, on two threads: one digests, keeps and decompresses what
-//! comes from the network, the other digests and unpacks what comes out.
+//! comes, the other digests and unpacks what comes out.
 
-use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::path::Path;
 
-use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
-use tokio::sync::mpsc;
 
 use super::chunks::{Gone, Incoming, Outgoing, hand_over};
 use crate::digest::Digest;
@@ -34,18 +31,10 @@ enum Stop {
     Keep(io::Error),
 }
 
-/// Takes the pieces of a compressed layer as they come, keeps them in `kept` and unpacks them into `folder`.
-/// Both digests and the length are verified before it returns.
-pub(super) fn run(
-    pieces: mpsc::Receiver<Bytes>,
-    promise: &Promise,
-    kept: File,
-    kept_path: &Path,
-    folder: &Path,
-) -> Result<Unpacked> {
+/// Takes a compressed layer as it comes and unpacks it into `folder`. Both digests and the length are verified before
+/// it returns. `path` is where its bytes are kept, for errors.
+pub(super) fn run(mut incoming: Incoming, promise: &Promise, path: &Path, folder: &Path) -> Result<Unpacked> {
     let layer = promise.layer.digest;
-    let what = || format!("layer {layer}");
-    let mut incoming = Incoming::new(pieces, kept, layer.algorithm());
     let (outgoing, mut plain) = hand_over(promise.diff_id.algorithm());
     let (stopped, unpacked) = std::thread::scope(|scope| {
         let unpacker = std::thread::Builder::new().name("unpack".into()).spawn_scoped(scope, move || {
@@ -64,7 +53,7 @@ pub(super) fn run(
 
     let damaged = match stopped {
         Ok(()) | Err(Stop::Gone) => None,
-        Err(Stop::Keep(error)) => return Err(ImageError::io("write", kept_path)(error)),
+        Err(Stop::Keep(error)) => return Err(ImageError::io("read or write", path)(error)),
         Err(Stop::Unpack(source)) => return Err(ImageError::Unpack { layer, source }),
         Err(Stop::Damaged(source)) => Some(UnpackError::Decompress { source }),
     };
@@ -77,19 +66,26 @@ pub(super) fn run(
         }
         (None, unpacked) => unpacked.expect("without an unpacker it has returned above"),
     };
-    let (actual, bytes) = incoming.finish().map_err(ImageError::io("write", kept_path))?;
-    if bytes != promise.layer.size {
-        return Err(ImageError::SizeMismatch { what: what(), expected: promise.layer.size, actual: bytes });
-    }
-    if actual != layer {
-        return Err(ImageError::DigestMismatch { what: what(), expected: layer, actual });
-    }
+    verify(incoming, &promise.layer, path)?;
     let (unpacked, diff_id) = outcome.map_err(|source| ImageError::Unpack { layer, source })?;
     if diff_id != promise.diff_id {
         let what = format!("layer {layer} (uncompressed)");
         return Err(ImageError::DigestMismatch { what, expected: promise.diff_id, actual: diff_id });
     }
     Ok(unpacked)
+}
+
+/// Reads the rest of a layer and checks it against what was promised.
+pub(super) fn verify(incoming: Incoming, layer: &Layer, path: &Path) -> Result<()> {
+    let (actual, bytes) = incoming.finish().map_err(ImageError::io("read or write", path))?;
+    let what = format!("layer {}", layer.digest);
+    if bytes != layer.size {
+        return Err(ImageError::SizeMismatch { what, expected: layer.size, actual: bytes });
+    }
+    if actual != layer.digest {
+        return Err(ImageError::DigestMismatch { what, expected: layer.digest, actual });
+    }
+    Ok(())
 }
 
 fn decompress(

@@ -1,4 +1,4 @@
-//! The two hand-overs of a layer on its way: network to decompressor, decompressor to unpacker.
+//! The two hand-overs of a layer on its way: network or disk to decompressor, decompressor to unpacker.
 //!
 //! Both are bounded, so a slow disk slows the network down and memory stays small; both are read through
 //! [`BufRead`], so that what comes is used where it lies.
@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
 use crate::digest::{Algorithm, Digest, Digester};
@@ -19,19 +19,29 @@ const PIECE: usize = 256 << 10;
 /// of which so many may wait.
 const PIECES: usize = 4;
 
-/// The compressed layer as it comes: digested and kept while it is read.
+/// The compressed layer: first what of it is here already, then what comes, which is kept. All is digested while it
+/// is read.
 #[derive(Debug)]
 pub(super) struct Incoming {
+    /// What is here, until it was read.
+    here: Option<File>,
+    buffer: BytesMut,
     pieces: mpsc::Receiver<Bytes>,
+    kept: Option<File>,
     current: Bytes,
     digester: Digester,
-    kept: File,
 }
 
 impl Incoming {
-    /// Reads from the network and writes all that is read into `kept`.
-    pub(super) fn new(pieces: mpsc::Receiver<Bytes>, kept: File, algorithm: Algorithm) -> Self {
-        Incoming { pieces, current: Bytes::new(), digester: Digester::new(algorithm), kept }
+    /// Reads `here` to its end and then `pieces`, which are appended to `kept`.
+    pub(super) fn new(
+        here: Option<File>,
+        pieces: mpsc::Receiver<Bytes>,
+        kept: Option<File>,
+        algorithm: Algorithm,
+    ) -> Self {
+        let (buffer, current) = (BytesMut::new(), Bytes::new());
+        Incoming { here, buffer, pieces, kept, current, digester: Digester::new(algorithm) }
     }
 
     /// Bytes that came so far.
@@ -55,14 +65,21 @@ impl Incoming {
 impl BufRead for Incoming {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.current.is_empty() {
-            match self.pieces.blocking_recv() {
-                None => return Ok(&[]),
-                Some(piece) => {
-                    self.digester.update(&piece);
-                    self.kept.write_all(&piece)?;
-                    self.current = piece;
+            if let Some(file) = &mut self.here {
+                self.buffer.resize(PIECE, 0);
+                let bytes = file.read(&mut self.buffer)?;
+                if bytes == 0 {
+                    self.here = None;
                 }
+                self.current = self.buffer.split_to(bytes).freeze();
+            } else {
+                let Some(piece) = self.pieces.blocking_recv() else { return Ok(&[]) };
+                if let Some(kept) = &mut self.kept {
+                    kept.write_all(&piece)?;
+                }
+                self.current = piece;
             }
+            self.digester.update(&self.current);
         }
         Ok(&self.current)
     }
