@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
 use clap::{ArgAction, Args, ValueEnum};
-use image::{Image, Platform, Reference};
+use image::{Image, Platform, PullOptions};
 use nix::sys::signal::Signal;
 use runtime::{
     ContainerOptions, ContainerState, ContainerView, ExitRecord, Limits, MountOption, NetworkMode,
@@ -19,6 +19,7 @@ use crate::exit::Exit;
 use crate::flags::{
     EnvFlag, PublishFlag, parse_cpus, parse_label, parse_memory, parse_network, parse_tmpfs, parse_volume,
 };
+use crate::progress::ProgressStyle;
 
 /// Run a container from an image
 #[derive(Debug, Args)]
@@ -150,7 +151,11 @@ impl Run {
             (None, PullPolicy::Never) => {
                 bail!("no image {name} here, and --pull never forbids asking its registry")
             }
-            (None, _) => pull(runtime, &name.parse::<Reference>()?, self.platform.clone(), self.quiet),
+            (None, _) => {
+                let style = if self.quiet { ProgressStyle::None } else { ProgressStyle::Auto };
+                let options = PullOptions { platform: self.platform.clone(), ..PullOptions::default() };
+                pull(runtime, &name.parse()?, &options, style)
+            }
         }
     }
 
