@@ -11,6 +11,7 @@
 //! | `support::registry` | Debian's docker-registry on loopback of a namespace |
 //! | `support::storage` | a registry's storage with the images of this repo, made once |
 //! | `support::image`, `support::layer` | images made by hand, hostile ones among them |
+//! | `support::power` | a disk whose power may be cut at any moment |
 //! | `support::tree` | what a tree of files holds, entry by entry |
 //! | `support::terminal` | a program on a terminal |
 //! | `support::random`, `support::extent` | seeded random numbers, and how many rounds |

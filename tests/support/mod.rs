@@ -6,6 +6,7 @@ pub mod layer;
 pub mod leftovers;
 pub mod netns;
 pub mod node;
+pub mod power;
 pub mod program;
 pub mod random;
 pub mod registry;
