@@ -7,8 +7,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::commands::cleanup::Cleanup;
 use crate::commands::exec::Exec;
 use crate::commands::images::Images;
+use crate::commands::import::Import;
 use crate::commands::inspect::Inspect;
 use crate::commands::kill::Kill;
+use crate::commands::load::Load;
 use crate::commands::logs::Logs;
 use crate::commands::ps::Ps;
 use crate::commands::pull::Pull;
@@ -16,6 +18,7 @@ use crate::commands::reset::Reset;
 use crate::commands::rm::Rm;
 use crate::commands::rmi::Rmi;
 use crate::commands::run::Run;
+use crate::commands::save::Save;
 use crate::commands::stop::Stop;
 use crate::commands::trace::Trace;
 use crate::commands::wait::Wait;
@@ -130,6 +133,9 @@ pub(crate) enum Verb {
     Pull(Pull),
     Images(Images),
     Rmi(Rmi),
+    Save(Save),
+    Load(Load),
+    Import(Import),
     Trace(Trace),
     Reset(Reset),
     #[command(hide = true)]

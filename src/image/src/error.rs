@@ -104,6 +104,14 @@ pub enum ImageError {
         /// Why.
         source: UnpackError,
     },
+    /// A file with images, or with a root file system, that cannot be read.
+    #[error("failed to read {what}")]
+    Archive {
+        /// The file.
+        what: String,
+        /// Why.
+        source: UnpackError,
+    },
     /// The image is used by a container.
     #[error("image {image} is in use by container {container}; remove the container first, or use --force")]
     InUse {
@@ -226,6 +234,7 @@ impl ImageError {
                 | ImageError::DigestMismatch { .. }
                 | ImageError::SizeMismatch { .. }
                 | ImageError::Unpack { .. }
+                | ImageError::Archive { .. }
         )
     }
 

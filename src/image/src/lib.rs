@@ -11,6 +11,7 @@
 //! - `registry`: one endpoint; `manifest`: the documents, bounded and checked.
 //! - `assemble`: layers in parallel, each digested, decompressed and unpacked as it comes; [`pull`](ImageStore::pull).
 //! - [`unpack`]: a layer's archive into an overlayfs layer, by descriptor only.
+//! - `archive`: images as files: [`save`](ImageStore::save), `load`, `import`; [`change`]: changes to a configuration.
 //! - [`copy_rootfs`]: the layers as one plain folder, where they cannot be mounted.
 //! - [`store`]: content by digest, layers by chain id, names on top; safe for many processes.
 //!
@@ -18,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
 mod assemble;
 pub mod change;
 mod copy;
@@ -34,6 +36,7 @@ mod registry;
 pub mod store;
 pub mod unpack;
 
+pub use archive::{ArchiveInput, Compression, ImportOptions, Loaded, SaveFormat, SaveOptions, Target};
 pub use change::Change;
 pub use copy::{CopyError, copy_rootfs};
 pub use digest::Digest;

@@ -18,10 +18,11 @@ pub(crate) const DOCUMENT_MAX: u64 = 4 << 20;
 /// Overlayfs takes 500 layers; no builder makes as many.
 pub(crate) const LAYERS_MAX: usize = 400;
 
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
@@ -201,9 +202,7 @@ fn descriptor(raw: &RawDescriptor) -> std::result::Result<Descriptor, String> {
 
 fn packing(media_type: &str) -> std::result::Result<Packing, String> {
     match media_type {
-        "application/vnd.oci.image.layer.v1.tar" | "application/vnd.docker.image.rootfs.diff.tar" => {
-            Ok(Packing::Plain)
-        }
+        OCI_LAYER | "application/vnd.docker.image.rootfs.diff.tar" => Ok(Packing::Plain),
         "application/vnd.oci.image.layer.v1.tar+gzip"
         | "application/vnd.docker.image.rootfs.diff.tar.gzip" => Ok(Packing::Gzip),
         "application/vnd.oci.image.layer.v1.tar+zstd"

@@ -3,8 +3,10 @@
 pub(crate) mod cleanup;
 pub(crate) mod exec;
 pub(crate) mod images;
+pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod kill;
+pub(crate) mod load;
 pub(crate) mod logs;
 pub(crate) mod ps;
 pub(crate) mod pull;
@@ -12,6 +14,7 @@ pub(crate) mod reset;
 pub(crate) mod rm;
 pub(crate) mod rmi;
 pub(crate) mod run;
+pub(crate) mod save;
 pub(crate) mod stop;
 pub(crate) mod trace;
 pub(crate) mod wait;

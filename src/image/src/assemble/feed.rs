@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use crate::error::{Attempt, Fault, ImageError, Result};
 use crate::manifest::Layer;
 use crate::progress::{LayerState, PullProgress};
-use crate::reference::Reference;
 use crate::registry::{Backoff, BlobAnswer, BlobBody, EndpointResult, Failure, Registry};
 
 /// A connection that brings less than this many bytes a second has stalled.
@@ -24,7 +23,14 @@ pub(crate) struct Sources {
     /// In the order in which they are asked.
     pub(crate) registries: Vec<Registry>,
     /// What is being fetched, for errors.
-    pub(crate) reference: Reference,
+    pub(crate) what: String,
+}
+
+impl Sources {
+    /// All layers are here.
+    pub(crate) fn none() -> Sources {
+        Sources { registries: Vec::new(), what: String::new() }
+    }
 }
 
 /// One layer on its way.
@@ -47,7 +53,7 @@ impl Feed<'_> {
                 Err(failure) => attempts.push(failure.attempt(registry.endpoint())?),
             }
         }
-        let what = format!("failed to fetch layer {} of {}", self.layer.digest, self.sources.reference);
+        let what = format!("failed to fetch layer {} of {}", self.layer.digest, self.sources.what);
         Err(ImageError::Registry { what, attempts })
     }
 

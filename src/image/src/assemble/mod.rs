@@ -116,12 +116,15 @@ impl<'s> Assembler<'s> {
     }
 
     /// A path in a folder of its own, on the store's file system.
-    #[expect(dead_code, reason = "for what brings layers in from archives")]
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.work.path(name)
     }
 
-    #[expect(dead_code, reason = "for what brings layers in from archives")]
+    /// Keeps the folder as long as the result lives: for a thread that writes to it.
+    pub(crate) fn hold(&self) -> Arc<SharedWork> {
+        Arc::clone(&self.work)
+    }
+
     /// Makes a file of [`path`](Assembler::path), whose content has this digest, a blob of the store.
     pub(crate) fn adopt(&self, from: &Path, digest: &Digest) -> Result<()> {
         self.work.need(&self.store.layout, [*digest])?;

@@ -29,7 +29,7 @@ pub(crate) async fn resolve(
         match question.ask().await {
             Ok(assembly) => {
                 let registries = std::iter::once(registry).chain(endpoints).collect();
-                return Ok((assembly, Sources { registries, reference: reference.clone() }));
+                return Ok((assembly, Sources { registries, what: reference.to_string() }));
             }
             Err(failure) => attempts.push(failure.attempt(registry.endpoint())?),
         }
