@@ -1,5 +1,7 @@
 //! Pulling from a real registry, and what is then in the store. Needs root, docker-registry, skopeo and umoci.
 
+#[path = "pull/bytes.rs"]
+mod bytes;
 #[path = "pull/faults.rs"]
 mod faults;
 #[path = "pull/layout.rs"]
@@ -90,7 +92,7 @@ impl Node {
     /// Nothing is left of any image, nor of the work on it.
     fn assert_empty(&self) {
         assert_eq!(self.names("layers"), ["l"]);
-        for folder in ["layers/l", "content/blobs/sha256", "images", "tmp", "locks"] {
+        for folder in ["layers/l", "content/blobs/sha256", "content/ingest", "images", "tmp", "locks"] {
             assert_eq!(self.names(folder), Vec::<String>::new(), "{folder}");
         }
     }

@@ -73,7 +73,7 @@ pub(crate) struct Assembler<'s> {
 /// The work of an assembler, shared with the threads that write to its folder, which is not removed under them.
 pub(crate) struct SharedWork {
     work: Work,
-    /// Whether content came into the store that was not synced since.
+    /// Whether there may be content in the store that was not synced since it came, be it from a pull that was killed.
     unsynced: AtomicBool,
     /// Closed when the last of them is done, after the work is gone.
     _gone: mpsc::Sender<()>,
@@ -111,7 +111,7 @@ impl<'s> Assembler<'s> {
         store.layout.prepare()?;
         let (gone, all_gone) = mpsc::channel(1);
         let work = Work::begin(&store.layout, [])?;
-        let work = Arc::new(SharedWork { work, unsynced: AtomicBool::new(false), _gone: gone });
+        let work = Arc::new(SharedWork { work, unsynced: AtomicBool::new(true), _gone: gone });
         Ok(Assembler { store, work, all_gone })
     }
 
