@@ -13,6 +13,8 @@ pub struct Image {
     base: Option<&'static str>,
     layers: Vec<Layer>,
     config: ImageConfig,
+    beside: ImageConfig,
+    annotations: ImageConfig,
 }
 
 /// What an image says of how it is run, as the `config` of the image specification.
@@ -37,7 +39,7 @@ impl Image {
     pub fn on(base: &'static str) -> Self {
         let (_, config) = documents(base);
         let config = config["config"].as_object().cloned().unwrap_or_default();
-        Image { base: Some(base), layers: Vec::new(), config }
+        Image { base: Some(base), config, ..Self::default() }
     }
 
     /// Adds a layer on top.
@@ -49,6 +51,18 @@ impl Image {
     /// Sets a value of its configuration, such as `Cmd`, `User`, `WorkingDir`.
     pub fn set(mut self, key: &str, value: Value) -> Self {
         self.config.insert(key.to_owned(), value);
+        self
+    }
+
+    /// Sets a value of the document beside its `config`, such as `created` or `history`.
+    pub fn tell(mut self, key: &str, value: Value) -> Self {
+        self.beside.insert(key.to_owned(), value);
+        self
+    }
+
+    /// Annotates its manifest.
+    pub fn annotate(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), json!(value));
         self
     }
 
@@ -86,13 +100,16 @@ impl Image {
             }));
             diff_ids.push(json!(layer.diff_id()));
         }
-        let config = json!({
+        let mut config = json!({
             "created": "2024-01-01T00:00:00Z",
             "architecture": "amd64",
             "os": "linux",
             "config": self.config,
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
         });
+        for (key, value) in &self.beside {
+            config[key] = value.clone();
+        }
         let config = config.to_string();
         let manifest = json!({
             "schemaVersion": 2,
@@ -103,6 +120,7 @@ impl Image {
                 "size": config.len(),
             },
             "layers": layers,
+            "annotations": self.annotations,
         });
         let manifest = manifest.to_string();
         let written = Written { manifest: put(manifest.as_bytes()), layers: own };

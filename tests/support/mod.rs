@@ -1,5 +1,6 @@
 //! The parts of the harness; see the crate's own words.
 
+pub mod disk;
 pub mod extent;
 pub mod image;
 pub mod layer;

@@ -1,28 +1,9 @@
 //! A disk that fills up: what was asked for fails in one line, nothing half done stays, and the rest goes on.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tests::support::disk::Disk;
 use tests::{BASE, Node, PROBE};
-
-/// A small file system, there until dropped.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(at: &Path, size: &str) -> Self {
-        fs::create_dir_all(at).expect("root may");
-        let options = format!("size={size},mode=700");
-        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).expect("root may");
-        Disk(at.to_owned())
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        umount2(&self.0, MntFlags::MNT_DETACH).expect("it is mounted");
-    }
-}
 
 #[test]
 fn a_pull_onto_a_full_disk_leaves_nothing() {

@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::cleanup::Cleanup;
 use crate::commands::exec::Exec;
+use crate::commands::history::History;
+use crate::commands::image::ImageCommand;
 use crate::commands::images::Images;
 use crate::commands::import::Import;
 use crate::commands::inspect::Inspect;
@@ -20,6 +22,8 @@ use crate::commands::rmi::Rmi;
 use crate::commands::run::Run;
 use crate::commands::save::Save;
 use crate::commands::stop::Stop;
+use crate::commands::system::SystemCommand;
+use crate::commands::tag::Tag;
 use crate::commands::trace::Trace;
 use crate::commands::wait::Wait;
 
@@ -110,7 +114,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Formats of a listing: a table with headings, or one JSON object a line.
+/// Formats of a trace: a table with headings, or one JSON object a line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     #[default]
@@ -136,6 +140,10 @@ pub(crate) enum Verb {
     Save(Save),
     Load(Load),
     Import(Import),
+    Tag(Tag),
+    History(History),
+    Image(ImageCommand),
+    System(SystemCommand),
     Trace(Trace),
     Reset(Reset),
     #[command(hide = true)]

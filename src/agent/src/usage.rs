@@ -45,21 +45,29 @@ pub(crate) fn exit(verb: Option<&str>) -> Exit {
     }
 }
 
-/// The verb among `arguments` (without the program's name), although they are wrong.
+/// The verb among `arguments` (without the program's name), although they are wrong; `image ls` is one of two words.
 pub(crate) fn verb_of(command: &clap::Command, arguments: &[OsString]) -> Option<String> {
     let takes_value = |name: &str| {
         let own = |argument: &&clap::Arg| argument.get_long() == Some(name);
         command.get_arguments().find(own).is_some_and(|argument| argument.get_action().takes_values())
     };
+    let mut words: Vec<&str> = Vec::new();
+    let mut within = command;
     let mut arguments = arguments.iter().map(|argument| argument.to_string_lossy());
     while let Some(argument) = arguments.next() {
         match argument.strip_prefix("--") {
             Some(flag) if takes_value(flag) => drop(arguments.next()),
             Some(_) => {}
-            None => return command.find_subcommand(argument.as_ref()).map(|verb| verb.get_name().to_owned()),
+            None => match within.find_subcommand(argument.as_ref()) {
+                Some(verb) => {
+                    words.push(verb.get_name());
+                    within = verb;
+                }
+                None => break,
+            },
         }
     }
-    None
+    (!words.is_empty()).then(|| words.join(" "))
 }
 
 /// The flag whose value is wrong, without its placeholder.
@@ -109,6 +117,8 @@ mod tests {
         check("agent exec box", 125, "want <CONTAINER> <COMMAND>; see 'agent exec --help'");
         check("agent run -x app", 125, "unexpected argument '-x' found; see 'agent run --help'");
         check("agent stop", 1, "missing <CONTAINER>; see 'agent stop --help'");
+        check("agent image rm", 1, "missing <IMAGE>; see 'agent image rm --help'");
+        check("agent image", 1, "no command given; see 'agent image --help'");
         check(
             "agent --root /x run --nam y app",
             125,
@@ -127,7 +137,7 @@ mod tests {
         check(
             "agent ps --format xml",
             1,
-            "invalid value 'xml' for '--format <FORMAT>' [possible values: table, json]; see 'agent ps --help'",
+            "--format: 'xml' is no format: use table, json, or a template such as '{{.ID}}'; see 'agent ps --help'",
         );
     }
 }

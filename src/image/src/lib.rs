@@ -45,4 +45,7 @@ pub use platform::Platform;
 pub use progress::{LayerState, PullProgress, Silent};
 pub use pull::PullOptions;
 pub use reference::Reference;
-pub use store::{Image, ImageStore, ImageSummary, Removed};
+pub use store::{
+    Collected, Content, DiskUsage, GcImage, GcPlan, GcPolicy, GcStep, HistoryEntry, Image, ImageStore,
+    ImageSummary, ImageUsage, Removed, StoreUsage, Verdict,
+};

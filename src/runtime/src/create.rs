@@ -104,6 +104,9 @@ impl Runtime {
     ) -> Result<Record, RuntimeError> {
         let bundle = self.layout.bundle(id);
         make_private(bundle.path()).file("create", bundle.path())?;
+        // Before the record names the image, this does, so that it is not removed under us.
+        fs::write(bundle.claim(), &image.id).file("write", &bundle.claim())?;
+        self.images().claim(image)?;
         let name = names::take(&self.layout, options.name.as_deref(), id)?;
         self.make_sources(&options.mounts)?;
         let hostname = hostname(&options, id)?;
@@ -148,6 +151,7 @@ impl Runtime {
             rootfs,
         };
         record.write(&bundle)?;
+        fs::remove_file(bundle.claim()).file("remove", &bundle.claim())?;
         Ok(record)
     }
 

@@ -1,6 +1,8 @@
 //! Reads: `list`, `find`. One damaged container never hides the others. They change nothing, but for a container whose
 //! monitor was killed while its process goes on: nobody else would end that, so whoever sees it does.
 
+use std::fs;
+
 use container::ExitRecord;
 use container::state::ProcessRecord;
 use jiff::Timestamp;
@@ -99,18 +101,30 @@ impl Runtime {
         Ok(ids)
     }
 
-    /// The name of a container that was made from the image with this id, if there is one.
+    /// The name of a container that was made from the image with this id, or the id of one that is just being made,
+    /// if there is one.
     pub fn image_in_use(&self, image_id: &str) -> Option<String> {
         let ids =
             self.ids().inspect_err(|error| tracing::warn!(%error, "containers cannot be listed")).ok()?;
-        ids.iter().find_map(|id| match Record::read(&self.layout.bundle(id)) {
-            Ok(Some(record)) if record.image_id == image_id => Some(record.name),
-            Ok(_) => None,
-            Err(error) => {
-                tracing::warn!(id, %error, "a container cannot be read");
-                None
-            }
+        // The claim first: it goes when the record is there.
+        ids.iter().find_map(|id| match self.claims(id, image_id) {
+            true => Some(id.clone()),
+            false => match Record::read(&self.layout.bundle(id)) {
+                Ok(record) => record.filter(|record| record.image_id == image_id).map(|record| record.name),
+                Err(error) => {
+                    tracing::warn!(id, %error, "a container cannot be read");
+                    None
+                }
+            },
         })
+    }
+
+    /// Whether a container that is not complete is being made from the image.
+    fn claims(&self, id: &str, image_id: &str) -> bool {
+        let claimed = fs::read_to_string(self.layout.bundle(id).claim());
+        // What its maker left behind is about to be swept up.
+        let is_made = || LifeLine::is_held(&self.layout.run_dir(id)).unwrap_or(true);
+        claimed.is_ok_and(|claimed| claimed == image_id) && is_made()
     }
 
     fn ids(&self) -> Result<Vec<String>, RuntimeError> {

@@ -32,9 +32,14 @@ impl Layout {
         self.root.join("names")
     }
 
+    /// `ROOT/volumes`: a folder for each.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
     /// `ROOT/volumes/NAME/data`.
     pub(crate) fn volume_data(&self, name: &str) -> PathBuf {
-        self.root.join("volumes").join(name).join("data")
+        self.volumes().join(name).join("data")
     }
 
     /// `RUN_ROOT`.
@@ -97,6 +102,11 @@ impl Bundle {
     /// Our record of the container; where it is, the container is complete.
     pub(crate) fn record(&self) -> PathBuf {
         self.path.join("container.json")
+    }
+
+    /// The id of the image, while the container is being made; its record says it afterwards.
+    pub(crate) fn claim(&self) -> PathBuf {
+        self.path.join("image")
     }
 
     /// The OCI runtime configuration.

@@ -11,7 +11,7 @@
 //! | `layout`, `record`, `names`, `id` | what is on disk, and where |
 //! | `init_layer`, `rootfs`, `tree` | the files a container begins with, and their removal |
 //! | `lifeline` | who sees to a container, and how others learn that nobody does |
-//! | `create`, `start`, `stop`, `remove`, `exec`, `find`, `reset` | the verbs |
+//! | `create`, `start`, `stop`, `remove`, `exec`, `find`, `usage`, `reset` | the verbs |
 //! | `monitor` | our side of the container's monitor |
 //! | `cleanup` | the end of a container, however it came: its own, a failure, a kill -9, a reboot |
 
@@ -41,6 +41,7 @@ mod signal;
 mod start;
 mod stop;
 mod tree;
+mod usage;
 mod view;
 
 pub use container::stdio::FRAME_BYTES;
@@ -55,4 +56,5 @@ pub use options::{ContainerOptions, ExecOptions, Limits, MountOption, NetworkMod
 pub use runtime::{Runtime, RuntimeConfig};
 pub use signal::number as signal_number;
 pub use start::RunningContainer;
+pub use usage::VolumeUsage;
 pub use view::{ContainerState, ContainerView};

@@ -11,7 +11,8 @@ use crate::runtime::Runtime;
 use crate::tree;
 
 /// What we make below the root. A root that was pointed at a folder with other things in it keeps those.
-const KEPT: [&str; 8] = ["containers", "names", "volumes", "images", "content", "layers", "tmp", "locks"];
+const KEPT: [&str; 9] =
+    ["containers", "names", "volumes", "images", "content", "layers", "marks", "tmp", "locks"];
 
 /// What we make below the run root.
 const RUNNING: [&str; 5] = ["containers", "trace", "leases", "ports", "sysctls"];

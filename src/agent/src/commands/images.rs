@@ -1,22 +1,40 @@
 //! `agent images`: the images of this machine.
 
+pub(crate) mod filter;
+
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use clap::Args;
+use glob::Pattern;
 use image::ImageSummary;
 use jiff::Timestamp;
 use runtime::Runtime;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::cli::Format;
+use self::filter::{Filter, Filters, parse_filter, parse_pattern};
+use crate::commands::short;
 use crate::exit::Exit;
-use crate::print::{self, Table};
+use crate::print::{self, Column, Format};
 
 /// What a column shows that has nothing to show.
-const NONE: &str = "<none>";
+pub(crate) const NONE: &str = "<none>";
+
+const COLUMNS: [Column; 6] = [
+    ("REPOSITORY", "Repository"),
+    ("TAG", "Tag"),
+    ("DIGEST", "Digest"),
+    ("IMAGE ID", "ID"),
+    ("CREATED", "CreatedSince"),
+    ("SIZE", "Size"),
+];
 
 /// List images
 #[derive(Debug, Args)]
 pub(crate) struct Images {
+    /// All of them, which is what is listed anyway: no image here is hidden
+    #[arg(short, long)]
+    all: bool,
     /// Ids only
     #[arg(short, long)]
     quiet: bool,
@@ -26,89 +44,58 @@ pub(crate) struct Images {
     /// What the names stand for at the registry, too
     #[arg(long)]
     digests: bool,
-    /// A table, or one JSON object a line
-    #[arg(long, value_enum, default_value_t)]
+    /// Only those that this fits: dangling=BOOL, reference=PATTERN, before=IMAGE, since=IMAGE, until=TIME,
+    /// label=KEY[=VALUE]
+    #[arg(short, long = "filter", value_name = "KEY=VALUE", value_parser = parse_filter)]
+    filters: Vec<Filter>,
+    /// table, json (an object a line), or a template such as '{{.Repository}}:{{.Tag}}'
+    #[arg(long, default_value = "table", hide_default_value = true, value_parser = print::parse_format)]
     format: Format,
-    /// Only those of this repository, or with this whole name
-    #[arg(value_name = "REPOSITORY[:TAG]")]
-    name: Option<String>,
+    /// Only those whose name fits this pattern
+    #[arg(value_name = "REPOSITORY[:TAG]", value_parser = parse_pattern)]
+    name: Option<Pattern>,
 }
 
 impl Images {
     pub(crate) fn run(self, runtime: &Runtime) -> Result<Exit> {
         let now = Timestamp::now();
-        let rows = runtime.images().list()?.into_iter().map(|image| Row::of(&image, self.no_trunc));
-        let rows = rows.filter(|row| self.name.as_deref().is_none_or(|name| row.is_named(name)));
+        let filters = self.filters.into_iter().chain(self.name.map(Filter::Reference));
+        let filters = Filters::new(runtime.images(), filters.collect())?;
+        let mut images = Vec::new();
+        for image in runtime.images().list()? {
+            if filters.fit(&image)? {
+                images.push(image);
+            }
+        }
         if self.quiet {
             // An image of several names is one image.
-            let mut seen = std::collections::BTreeSet::new();
-            let ids: String =
-                rows.filter(|row| seen.insert(row.id.clone())).map(|row| row.id + "\n").collect();
+            let mut seen = BTreeSet::new();
+            images.retain(|image| seen.insert(image.id.clone()));
+            let ids: String = images.iter().map(|image| id(&image.id, self.no_trunc) + "\n").collect();
             print::out(&ids)?;
             return Ok(Exit::Success);
         }
-        let mut table = match self.digests {
-            true => Table::new(&["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"]),
-            false => Table::new(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"]),
-        };
-        for row in rows {
-            let since = row.created.map_or("N/A".to_owned(), |created| print::ago(created, now));
-            match (self.format, self.digests) {
-                (Format::Json, _) => print::line(&row.json(&since))?,
-                (Format::Table, true) => {
-                    table.row([row.repository, row.tag, row.digest, row.id, since, row.size])
-                }
-                (Format::Table, false) => table.row([row.repository, row.tag, row.id, since, row.size]),
-            }
-        }
-        if self.format == Format::Table {
-            print::out(&table.render())?;
-        }
+        let columns: Vec<Column> =
+            COLUMNS.into_iter().filter(|(_, field)| self.digests || *field != "Digest").collect();
+        let rows = images.iter().map(|image| row(image, id(&image.id, self.no_trunc), now));
+        print::list(&self.format, &columns, rows)?;
         Ok(Exit::Success)
     }
 }
 
-/// What is shown of an image.
-struct Row {
-    repository: String,
-    tag: String,
-    digest: String,
-    id: String,
-    created: Option<Timestamp>,
-    size: String,
+fn id(id: &str, whole: bool) -> String {
+    if whole { id.to_owned() } else { short(id) }
 }
 
-impl Row {
-    fn of(image: &ImageSummary, whole: bool) -> Self {
-        let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
-        let id = match whole {
-            true => image.id.clone(),
-            false => image.id.trim_start_matches("sha256:").chars().take(12).collect(),
-        };
-        Row {
-            repository: or_none(image.repository()),
-            tag: or_none(image.tag()),
-            digest: image.digest.to_string(),
-            id,
-            created: image.created,
-            size: print::size(image.size),
-        }
-    }
-
-    fn is_named(&self, name: &str) -> bool {
-        self.repository == name || format!("{}:{}", self.repository, self.tag) == name
-    }
-
-    fn json(&self, since: &str) -> String {
-        json!({
-            "CreatedAt": self.created.map(|created| created.to_string()),
-            "CreatedSince": since,
-            "Digest": self.digest,
-            "ID": self.id,
-            "Repository": self.repository,
-            "Size": self.size,
-            "Tag": self.tag,
-        })
-        .to_string()
-    }
+fn row(image: &ImageSummary, id: String, now: Timestamp) -> Value {
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
+    json!({
+        "CreatedAt": image.created.map(|created| created.to_string()),
+        "CreatedSince": image.created.map_or("N/A".to_owned(), |created| print::ago(created, now)),
+        "Digest": or_none(image.digest.map(|digest| digest.to_string())),
+        "ID": id,
+        "Repository": or_none(image.repository()),
+        "Size": print::size(image.size),
+        "Tag": or_none(image.tag()),
+    })
 }

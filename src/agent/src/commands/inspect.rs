@@ -1,13 +1,16 @@
 //! `agent inspect`: all that is known of containers and images, as JSON in docker's shape.
 
-use anyhow::{Result, bail};
+mod image;
+
+use ::image::Image;
+use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use image::Image;
 use jiff::Timestamp;
 use runtime::{ContainerState, ContainerView, MountOption, NetworkMode, PortMapping, Runtime};
 use serde_json::{Map, Value, json};
 
 use crate::exit::Exit;
+use crate::print::Template;
 
 /// docker's word for a time that has not come.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
@@ -18,8 +21,15 @@ pub(crate) struct Inspect {
     /// What the names stand for; otherwise a container comes before an image
     #[arg(long = "type", value_enum)]
     kind: Option<Kind>,
-    /// json: all on one line
-    #[arg(short, long, value_enum)]
+    #[command(flatten)]
+    inspection: Inspection,
+}
+
+/// What is inspected, and how it is shown.
+#[derive(Debug, Args)]
+pub(crate) struct Inspection {
+    /// json (all on one line), or a template such as '{{.Id}}', filled in for each
+    #[arg(short, long, value_parser = parse_format)]
     format: Option<InspectFormat>,
     /// Names, ids or references
     #[arg(required = true, value_name = "NAME")]
@@ -28,23 +38,37 @@ pub(crate) struct Inspect {
 
 /// What can be inspected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
+pub(crate) enum Kind {
     Container,
     Image,
 }
 
 /// How it is printed; indented otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum InspectFormat {
     Json,
+    Template(Template),
+}
+
+fn parse_format(text: &str) -> Result<InspectFormat, String> {
+    match text {
+        "json" => Ok(InspectFormat::Json),
+        _ => Template::parse(text).map(InspectFormat::Template),
+    }
 }
 
 impl Inspect {
     pub(crate) fn run(self, runtime: &Runtime) -> Result<Exit> {
+        self.inspection.run(runtime, self.kind)
+    }
+}
+
+impl Inspection {
+    pub(crate) fn run(self, runtime: &Runtime, kind: Option<Kind>) -> Result<Exit> {
         let mut found = Vec::new();
         let mut all = true;
         for name in &self.names {
-            match self.look_up(runtime, name) {
+            match look_up(runtime, name, kind) {
                 Ok(value) => found.push(value),
                 Err(error) => {
                     crate::complain(&format!("{error:#}"));
@@ -52,31 +76,35 @@ impl Inspect {
                 }
             }
         }
-        let text = match self.format {
-            Some(InspectFormat::Json) => serde_json::to_string(&found)?,
-            None => serde_json::to_string_pretty(&found)?,
+        let text = match &self.format {
+            Some(InspectFormat::Json) => serde_json::to_string(&found)? + "\n",
+            Some(InspectFormat::Template(template)) => {
+                let lines = found.iter().map(|value| Ok(template.render(value)? + "\n"));
+                lines.collect::<Result<String, String>>().map_err(|reason| anyhow!("--format: {reason}"))?
+            }
+            None => serde_json::to_string_pretty(&found)? + "\n",
         };
-        crate::print::line(&text)?;
+        crate::print::out(&text)?;
         Ok(Exit::all(all))
     }
+}
 
-    fn look_up(&self, runtime: &Runtime, name: &str) -> Result<Value> {
-        if self.kind != Some(Kind::Image) {
-            match runtime.find(name) {
-                Ok(view) => {
-                    // The image's name may be another's by now, or the image gone.
-                    let image = runtime.images().resolve(&view.image_id)?;
-                    return Ok(container(&view, image.as_ref()));
-                }
-                Err(error) if error.is_not_found() && self.kind.is_none() => {}
-                Err(error) => return Err(error.into()),
+fn look_up(runtime: &Runtime, name: &str, kind: Option<Kind>) -> Result<Value> {
+    if kind != Some(Kind::Image) {
+        match runtime.find(name) {
+            Ok(view) => {
+                // The image's name may be another's by now, or the image gone.
+                let image = runtime.images().resolve(&view.image_id)?;
+                return Ok(container(&view, image.as_ref()));
             }
+            Err(error) if error.is_not_found() && kind.is_none() => {}
+            Err(error) => return Err(error.into()),
         }
-        match runtime.images().resolve(name)? {
-            Some(found) => image(&found),
-            None if self.kind.is_some() => bail!("no such image: {name}"),
-            None => bail!("no such container or image: {name}"),
-        }
+    }
+    match runtime.images().resolve(name)? {
+        Some(found) => image::describe(runtime.images(), &found),
+        None if kind.is_some() => bail!("no such image: {name}"),
+        None => bail!("no such container or image: {name}"),
     }
 }
 
@@ -241,36 +269,6 @@ fn mount(mount: &MountOption) -> Value {
             json!({ "Type": "tmpfs", "Destination": target, "Mode": options.join(","), "RW": true })
         }
     }
-}
-
-/// An image, in the shape of docker's `GET /images/NAME/json`.
-fn image(image: &Image) -> Result<Value> {
-    let config = serde_json::to_value(&image.config)?;
-    let field = |name: &str| config.get(name).cloned().unwrap_or(Value::Null);
-    let tagged = |reference: &&String| !reference.contains('@');
-    let pinned = image.reference.as_ref().and_then(|reference| {
-        Some(format!(
-            "{}@{}",
-            reference.parse::<image::Reference>().ok()?.familiar_repository(),
-            image.digest
-        ))
-    });
-    Ok(json!({
-        "Id": image.id,
-        "RepoTags": image.references.iter().filter(tagged).collect::<Vec<_>>(),
-        "RepoDigests": pinned.into_iter().collect::<Vec<_>>(),
-        "Created": field("created"),
-        "Author": field("author"),
-        "Architecture": image.platform.architecture,
-        "Variant": image.platform.variant,
-        "Os": image.platform.os,
-        "Size": image.size,
-        "Config": field("config"),
-        "RootFS": {
-            "Type": "layers",
-            "Layers": image.config.rootfs().diff_ids(),
-        },
-    }))
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 pub(crate) mod cleanup;
 pub(crate) mod exec;
+pub(crate) mod history;
+pub(crate) mod image;
 pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod inspect;
@@ -16,12 +18,24 @@ pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod save;
 pub(crate) mod stop;
+pub(crate) mod system;
+pub(crate) mod tag;
 pub(crate) mod trace;
 pub(crate) mod wait;
 
 use anyhow::Result;
 
 use crate::exit::Exit;
+
+/// A reference as people write it, where it can be read.
+fn familiar(reference: &str) -> String {
+    reference.parse::<::image::Reference>().map_or_else(|_| reference.to_owned(), |parsed| parsed.familiar())
+}
+
+/// An id without its algorithm, its first twelve digits.
+fn short(id: &str) -> String {
+    id.split_once(':').map_or(id, |(_, digits)| digits).chars().take(12).collect()
+}
 
 /// Does `act` for each name, and prints what it gives; one that fails is complained of and does not keep the
 /// others from being tried.

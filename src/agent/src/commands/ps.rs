@@ -4,14 +4,23 @@ use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
 use runtime::{ContainerState, ContainerView, NetworkMode, PortMapping, Runtime};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::cli::Format;
 use crate::exit::Exit;
-use crate::print::{self, Table};
+use crate::print::{self, Column, Format};
 
 /// Characters of a command that a table shows.
 const COMMAND_CHARS: usize = 20;
+
+const COLUMNS: [Column; 7] = [
+    ("CONTAINER ID", "ID"),
+    ("IMAGE", "Image"),
+    ("COMMAND", "Command"),
+    ("CREATED", "RunningFor"),
+    ("STATUS", "Status"),
+    ("PORTS", "Ports"),
+    ("NAMES", "Names"),
+];
 
 /// List containers
 #[derive(Debug, Args)]
@@ -28,8 +37,8 @@ pub(crate) struct Ps {
     /// Only those that this fits: name=TEXT, id=BEGINNING, status=WORD, label=KEY[=VALUE]
     #[arg(short, long = "filter", value_name = "KEY=VALUE", value_parser = parse_filter)]
     filters: Vec<Filter>,
-    /// A table, or one JSON object a line
-    #[arg(long, value_enum, default_value_t)]
+    /// table, json (an object a line), or a template such as '{{.ID}}: {{.Status}}'
+    #[arg(long, default_value = "table", hide_default_value = true, value_parser = print::parse_format)]
     format: Format,
 }
 
@@ -59,31 +68,12 @@ impl Ps {
             print::out(&ids)?;
             return Ok(Exit::Success);
         }
-        let mut table =
-            Table::new(&["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]);
-        for view in views {
-            let command = command(&view.args, self.no_trunc);
-            match self.format {
-                Format::Json => print::line(&json_line(&view, id(&view), &command, now))?,
-                Format::Table => table.row([
-                    id(&view),
-                    view.options.image.clone(),
-                    command,
-                    print::ago(view.created, now),
-                    status(&view.state, now),
-                    ports(&view),
-                    view.name,
-                ]),
-            }
-        }
-        if self.format == Format::Table {
-            print::out(&table.render())?;
-        }
+        print::list(&self.format, &COLUMNS, views.map(|view| row(&view, id(&view), self.no_trunc, now)))?;
         Ok(Exit::Success)
     }
 }
 
-fn json_line(view: &ContainerView, id: String, command: &str, now: Timestamp) -> String {
+fn row(view: &ContainerView, id: String, whole: bool, now: Timestamp) -> Value {
     let labels: Vec<String> =
         view.options.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let network = match view.options.network {
@@ -92,7 +82,7 @@ fn json_line(view: &ContainerView, id: String, command: &str, now: Timestamp) ->
         NetworkMode::None => "none",
     };
     json!({
-        "Command": command,
+        "Command": command(&view.args, whole),
         "CreatedAt": view.created.to_string(),
         "ID": id,
         "Image": view.options.image,
@@ -104,11 +94,10 @@ fn json_line(view: &ContainerView, id: String, command: &str, now: Timestamp) ->
         "State": view.state.word(),
         "Status": status(&view.state, now),
     })
-    .to_string()
 }
 
 /// `Up 3 seconds`, `Exited (0) 5 seconds ago`, `Created`.
-fn status(state: &ContainerState, now: Timestamp) -> String {
+pub(crate) fn status(state: &ContainerState, now: Timestamp) -> String {
     match state {
         ContainerState::Created => "Created".to_owned(),
         ContainerState::Running { started_at, .. } => {
@@ -121,7 +110,7 @@ fn status(state: &ContainerState, now: Timestamp) -> String {
 }
 
 /// The command in quotes, its end left out of a table when it is long.
-fn command(args: &[String], whole: bool) -> String {
+pub(crate) fn command(args: &[String], whole: bool) -> String {
     let command = args.join(" ");
     if whole || command.chars().count() <= COMMAND_CHARS {
         return format!("\"{command}\"");

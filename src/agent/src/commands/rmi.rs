@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use runtime::Runtime;
 
-use crate::commands::for_each;
+use crate::commands::{familiar, for_each};
 use crate::exit::Exit;
 
 /// Remove images
@@ -23,7 +23,7 @@ impl Rmi {
         for_each(&self.images, |name| {
             let in_use = |id: &str| runtime.image_in_use(id);
             let removed = runtime.images().remove(name, &in_use, self.force)?;
-            let untagged = removed.untagged.iter().map(|name| format!("Untagged: {name}"));
+            let untagged = removed.untagged.iter().map(|name| format!("Untagged: {}", familiar(name)));
             let deleted = removed.deleted.iter().map(|id| format!("Deleted: {id}"));
             Ok(untagged.chain(deleted).collect::<Vec<_>>().join("\n"))
         })

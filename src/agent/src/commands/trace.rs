@@ -23,11 +23,11 @@ pub(crate) struct Trace {
 impl Trace {
     pub(crate) fn run(self, runtime: &Runtime) -> Result<Exit> {
         let records = self.records(runtime)?;
-        let mut table = Table::new(&["TIME", "DURATION", "PART", "STEP", "FACTS"]);
+        let mut table = Table::new(["TIME", "DURATION", "PART", "STEP", "FACTS"].map(str::to_owned).to_vec());
         for record in records {
             match self.format {
                 Format::Json => print::line(&serde_json::to_string(&record)?)?,
-                Format::Table => table.row(row(record)),
+                Format::Table => table.row(row(record).to_vec()),
             }
         }
         if self.format == Format::Table {

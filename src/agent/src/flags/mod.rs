@@ -18,7 +18,7 @@ pub(crate) use network::parse_network;
 pub(crate) use port::PublishFlag;
 pub(crate) use signal::parse_signal;
 pub(crate) use size::parse_memory;
-pub(crate) use span::parse_since;
+pub(crate) use span::{parse_since, parse_span};
 
 /// How a parser of a flag's value fails: one line for the user.
 pub(crate) type Parsed<T> = Result<T, String>;

@@ -16,14 +16,20 @@ pub(crate) fn parse_since(text: &str, now: Timestamp) -> Parsed<Timestamp> {
     if let Ok(seconds) = text.parse::<i64>() {
         return Timestamp::from_second(seconds).map_err(|_| format!("'{text}' is beyond all times"));
     }
-    let ago = parse_span(text).ok_or_else(|| {
+    let ago = span(text).ok_or_else(|| {
         format!("'{text}' is neither a time (2026-01-02T03:04:05Z) nor a span (90s, 10m, 1h30m)")
     })?;
     now.checked_sub(ago).map_err(|_| format!("'{text}' is beyond all times"))
 }
 
+/// Parses a span of time: `90s`, `10m`, `1h30m`, `2d`, or seconds alone.
+pub(crate) fn parse_span(text: &str) -> Parsed<SignedDuration> {
+    let seconds = text.parse::<u32>().ok().map(|seconds| SignedDuration::from_secs(seconds.into()));
+    seconds.or_else(|| span(text)).ok_or_else(|| format!("'{text}' is no span of time (90s, 10m, 1h30m)"))
+}
+
 /// `1h30m` as a duration: whole numbers, each with its unit.
-fn parse_span(text: &str) -> Option<SignedDuration> {
+fn span(text: &str) -> Option<SignedDuration> {
     let mut seconds = 0i64;
     let mut rest = text;
     while !rest.is_empty() {

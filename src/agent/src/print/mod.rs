@@ -1,10 +1,14 @@
 //! What people read on standard output: tables, times and sizes, as docker words them.
 
 mod human;
+mod listing;
 mod table;
+mod template;
 
 pub(crate) use human::{ago, size, span};
+pub(crate) use listing::{Column, Format, list, parse_format};
 pub(crate) use table::Table;
+pub(crate) use template::Template;
 
 use std::io::{self, Write};
 

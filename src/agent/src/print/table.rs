@@ -13,14 +13,14 @@ pub(crate) struct Table {
 
 impl Table {
     /// A table with these headings and no rows.
-    pub(crate) fn new(headings: &[&str]) -> Self {
-        Table { rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()] }
+    pub(crate) fn new(headings: Vec<String>) -> Self {
+        Table { rows: vec![headings] }
     }
 
     /// Adds a row of as many cells as there are headings. What could move the cursor or colour the terminal
     /// (a container's command, an image's name are not ours) is shown as `?`.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        debug_assert_eq!(N, self.rows[0].len(), "a cell for each heading");
+    pub(crate) fn row(&mut self, mut cells: Vec<String>) {
+        cells.resize(self.rows[0].len(), String::new());
         let plain = |cell: String| match cell.contains(char::is_control) {
             true => cell.replace(char::is_control, "?"),
             false => cell,
@@ -53,9 +53,10 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let mut table = Table::new(&["NAME", "PORTS", "ID"]);
-        table.row(["a-long-name".to_owned(), String::new(), "1".to_owned()]);
-        table.row(["é".to_owned(), "80/tcp".to_owned(), "\x1b[31m2".to_owned()]);
+        let cells = |texts: [&str; 3]| texts.map(str::to_owned).to_vec();
+        let mut table = Table::new(cells(["NAME", "PORTS", "ID"]));
+        table.row(cells(["a-long-name", "", "1"]));
+        table.row(cells(["é", "80/tcp", "\x1b[31m2"]));
         let expected = "\
 NAME          PORTS    ID
 a-long-name            1
@@ -66,6 +67,6 @@ a-long-name            1
 
     #[test]
     fn an_empty_table_is_its_headings() {
-        assert_eq!(Table::new(&["A", "B"]).render(), "A   B\n");
+        assert_eq!(Table::new(vec!["A".to_owned(), "B".to_owned()]).render(), "A   B\n");
     }
 }

@@ -114,7 +114,7 @@ pub(super) async fn assemble(
         layout::remove_file(&given)?;
     }
     let variant = ImageVariant { digest: manifest_digest, manifest, config };
-    let mut assembly = Assembly { name: None, digest, variant, others: Vec::new(), documents };
+    let mut assembly = Assembly { name: None, local: true, digest, variant, others: Vec::new(), documents };
     let options = AssemblyOptions { parallel: options.parallel, limits: options.limits.clone() };
     let nowhere = Sources::none();
     let mut names = names.iter().map(|name| Some(name.to_string()));

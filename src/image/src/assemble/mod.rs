@@ -37,6 +37,8 @@ use crate::unpack::{Limits, tree};
 pub(crate) struct Assembly {
     /// The canonical reference it gets; none for an image without a name.
     pub(crate) name: Option<String>,
+    /// Whether the name is given here, so that no registry knows the image by it and [`digest`](Assembly::digest).
+    pub(crate) local: bool,
     /// What the name stands for: the index's digest where there is one.
     pub(crate) digest: Digest,
     pub(crate) variant: ImageVariant,
@@ -179,6 +181,7 @@ impl<'s> Assembler<'s> {
             others: others.collect(),
             created: config.created.clone(),
             pulled: Timestamp::now(),
+            local: assembly.local,
         };
         step.fact("id", record.config).fact("digest", record.digest).fact("layers", record.layers.len());
         step.fact("bytes", record.size());

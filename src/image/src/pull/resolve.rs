@@ -108,7 +108,7 @@ impl Question<'_> {
                 others.push(self.variant(entry.digest, manifest, &what, &mut documents).await?);
             }
         }
-        Ok(Assembly { name: Some(what), digest, variant, others, documents })
+        Ok(Assembly { name: Some(what), local: false, digest, variant, others, documents })
     }
 
     /// What the reference stands for. This is always asked of the endpoint, which may have changed its mind about

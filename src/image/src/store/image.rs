@@ -1,5 +1,7 @@
 //! What the store says about an image.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use oci_spec::image::ImageConfiguration;
 
@@ -16,6 +18,8 @@ pub struct Image {
     pub id: String,
     /// Every name it has, canonical, sorted.
     pub references: Vec<String>,
+    /// What registries know it by, `registry/repository@digest`, sorted; nothing for what was named here alone.
+    pub repo_digests: Vec<String>,
     /// The name it was found by, or its only one; none when it has none.
     pub reference: Option<String>,
     /// What its name stands for at the registry: an index's digest where there is one, else the manifest's.
@@ -33,10 +37,15 @@ pub struct Image {
 }
 
 impl Image {
-    pub(super) fn new(record: &ImageRecord, references: Vec<String>, config: ImageConfiguration) -> Image {
+    /// An image found as `record`, of whose names the records are `same`.
+    pub(super) fn new(record: &ImageRecord, same: &[ImageRecord], config: ImageConfiguration) -> Image {
+        let mut references: Vec<String> = same.iter().filter_map(|record| record.reference.clone()).collect();
+        references.sort();
+        let repo_digests: BTreeSet<String> = same.iter().filter_map(ImageRecord::repo_digest).collect();
         Image {
             id: record.config.to_string(),
             references,
+            repo_digests: repo_digests.into_iter().collect(),
             reference: record.reference.clone(),
             digest: record.digest,
             manifest: record.manifest,
@@ -61,8 +70,8 @@ pub struct ImageSummary {
     pub reference: Option<String>,
     /// The digest of its configuration, `sha256:HEX`.
     pub id: String,
-    /// What the reference stands for at the registry.
-    pub digest: Digest,
+    /// What the reference stands for at the registry; none when it was given here.
+    pub digest: Option<Digest>,
     /// When it was built, where it says so in a form that can be read.
     pub created: Option<Timestamp>,
     /// When it was pulled.
@@ -80,7 +89,7 @@ impl ImageSummary {
         ImageSummary {
             reference: record.reference.clone(),
             id: record.config.to_string(),
-            digest: record.digest,
+            digest: (!record.local).then_some(record.digest),
             created: record.created.as_deref().and_then(|text| text.parse().ok()),
             pulled: record.pulled,
             size: record.size(),

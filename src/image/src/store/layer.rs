@@ -26,16 +26,24 @@ pub(crate) struct LayerFacts {
 
 /// The facts of a layer, when it is in the store; its short link is then there too.
 pub(crate) fn find(layout: &Layout, chain: &Digest) -> Result<Option<LayerFacts>> {
+    let facts = read(layout, chain)?;
+    if facts.is_some() {
+        link(layout, chain)?;
+    }
+    Ok(facts)
+}
+
+/// The facts of a layer, when it is in the store.
+pub(crate) fn read(layout: &Layout, chain: &Digest) -> Result<Option<LayerFacts>> {
     let path = layout.layer(chain).join("layer.json");
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(ImageError::io("read", path)(error)),
     };
-    let facts = serde_json::from_slice(&bytes)
-        .map_err(|error| ImageError::Damaged { path, reason: error.to_string() })?;
-    link(layout, chain)?;
-    Ok(Some(facts))
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| ImageError::Damaged { path, reason: error.to_string() })
 }
 
 /// Makes the layer whose folder is `made` visible. The folder must be synced already.

@@ -10,6 +10,8 @@
 //! tmp/NAME                   work under way, each held by a lock; what nobody holds is removed
 //! locks/HEX                  held while a layer is being made
 //! locks/blob-HEX             held while a blob is being fetched
+//! marks/used/HEX             when an image was last used: the file's time
+//! marks/pinned/NAME          names and ids that garbage collection spares
 //! lock                       held for the moment in which names and references to content change
 //! ```
 
@@ -80,6 +82,15 @@ impl Layout {
         self.root.join("tmp")
     }
 
+    /// Empty files by the id of an image; their time is that of its last use.
+    pub(crate) fn used(&self) -> PathBuf {
+        self.root.join("marks/used")
+    }
+
+    pub(crate) fn pinned(&self) -> PathBuf {
+        self.root.join("marks/pinned")
+    }
+
     pub(crate) fn locks(&self) -> PathBuf {
         self.root.join("locks")
     }
@@ -101,7 +112,9 @@ impl Layout {
         for algorithm in Algorithm::ALL {
             make_folder(&self.blobs(algorithm))?;
         }
-        for folder in [self.ingest(), self.links(), self.images(), self.tmp(), self.locks()] {
+        for folder in
+            [self.ingest(), self.links(), self.images(), self.used(), self.pinned(), self.tmp(), self.locks()]
+        {
             make_folder(&folder)?;
         }
         Ok(())

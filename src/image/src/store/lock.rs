@@ -23,6 +23,13 @@ impl Lock {
         Ok(Lock { file, passing: None })
     }
 
+    /// The same, beside others that share it: nobody holds it alone meanwhile.
+    pub(crate) fn share(path: &Path) -> Result<Lock> {
+        let file = open(path)?;
+        file.lock_shared().map_err(ImageError::io("lock", path))?;
+        Ok(Lock { file, passing: None })
+    }
+
     /// Takes the lock of a file that goes with it; none when another holds it.
     pub(crate) fn try_passing(path: &Path) -> Result<Option<Lock>> {
         loop {

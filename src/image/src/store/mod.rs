@@ -3,22 +3,31 @@
 //! All of it is files, safe for many processes: content is renamed into place complete, what changes
 //! together changes under one short lock, and long work lies in a folder that its owner holds.
 
+mod gc;
+mod history;
 mod image;
 pub(crate) mod ingest;
 pub(crate) mod layer;
 pub(crate) mod layout;
 pub(crate) mod lock;
+mod marks;
 pub(crate) mod record;
 mod remove;
+mod tag;
+mod usage;
 pub(crate) mod work;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use gc::{Collected, DiskUsage, GcImage, GcPlan, GcPolicy, GcStep, Verdict};
+pub use history::HistoryEntry;
 pub use image::{Image, ImageSummary};
 pub(crate) use remove::sweep;
 pub use remove::{InUse, Removed};
+pub use usage::{Content, ImageUsage, StoreUsage};
 
 use self::layout::Layout;
 use self::record::ImageRecord;
@@ -58,6 +67,13 @@ impl ImageStore {
             ImageRecord::all(&self.layout)?.iter().map(ImageSummary::of).collect();
         images.sort_by(|a, b| (&b.created, &a.reference).cmp(&(&a.created, &b.reference)));
         Ok(images)
+    }
+
+    /// The labels in the configuration of the image with this id. They are the image's to choose: they select what is
+    /// listed or removed by whoever asks for them, and steer nothing.
+    pub fn labels(&self, id: &str) -> Result<BTreeMap<String, String>> {
+        let labels = self.resolve(id)?.and_then(|image| image.config.config().as_ref()?.labels().clone());
+        Ok(labels.into_iter().flatten().collect())
     }
 
     /// The folder with the short links of [`Image::lower_links`]: the working directory for the mount.
@@ -138,12 +154,8 @@ impl ImageStore {
         }
         let config = serde_json::from_slice(&bytes)
             .map_err(|error| ImageError::Damaged { path, reason: error.to_string() })?;
-        let mut references: Vec<String> = ImageRecord::all(&self.layout)?
-            .into_iter()
-            .filter(|other| other.config == record.config)
-            .filter_map(|other| other.reference)
-            .collect();
-        references.sort();
-        Ok(Image::new(record, references, config))
+        let mut same = ImageRecord::all(&self.layout)?;
+        same.retain(|other| other.config == record.config);
+        Ok(Image::new(record, &same, config))
     }
 }

@@ -1,6 +1,6 @@
 //! One file per image reference: what it stands for and which content belongs to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use super::work::Work;
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::platform::Platform;
+use crate::reference::Reference;
 
 /// File names may have 255 bytes; a longer one is shortened to this many and a digest.
 const FILE_NAME_MAX: usize = 180;
@@ -38,6 +39,9 @@ pub(crate) struct ImageRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) created: Option<String>,
     pub(crate) pulled: Timestamp,
+    /// Whether the name was given here and not by a registry, which then knows nothing by this digest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) local: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +111,9 @@ impl ImageRecord {
             Some(name) => ImageRecord::find_or_mend(layout, name)?,
             None => None,
         };
+        // What a registry has under this name it still has.
+        let known = before.as_ref().is_some_and(|before| !before.local && before.digest == self.digest);
+        let record = ImageRecord { local: self.local && !known, ..self.clone() };
         if let Some(before) = before.filter(|before| before.config != self.config) {
             let all = ImageRecord::all(layout)?;
             if all.iter().filter(|other| other.config == before.config).count() == 1 {
@@ -114,14 +121,18 @@ impl ImageRecord {
                 unnamed.commit(layout, &work.path("unnamed"))?;
             }
         }
-        let all = ImageRecord::all(layout)?;
-        let mut same = all.iter().filter(|other| other.config == self.config);
-        if self.reference.is_none() && same.clone().any(|other| other.reference.is_some()) {
-            return Ok(());
-        }
-        self.commit(layout, &work.path("record"))?;
+        let is_same = |other: &ImageRecord| other.config == self.config;
+        let Some(_) = &self.reference else {
+            let has_name = |other: &ImageRecord| is_same(other) && other.reference.is_some();
+            return match ImageRecord::all(layout)?.iter().any(has_name) {
+                true => Ok(()),
+                false => record.commit(layout, &work.path("record")),
+            };
+        };
+        record.commit(layout, &work.path("record"))?;
         // The image has a name again.
-        match same.find(|other| other.reference.is_none()).filter(|_| self.reference.is_some()) {
+        let unnamed = |other: &&ImageRecord| is_same(other) && other.reference.is_none();
+        match ImageRecord::all(layout)?.iter().find(unnamed) {
             Some(unnamed) => unnamed.remove(layout),
             None => Ok(()),
         }
@@ -140,10 +151,25 @@ impl ImageRecord {
         layout::sync_folder(&layout.images())
     }
 
+    /// What registries know the image by, as far as this name tells: `registry/repository@digest`.
+    pub(crate) fn repo_digest(&self) -> Option<String> {
+        let reference: Reference = self.reference.as_deref().filter(|_| !self.local)?.parse().ok()?;
+        Some(format!("{}/{}@{}", reference.registry(), reference.repository(), self.digest))
+    }
+
     /// The record of a canonical reference.
     pub(crate) fn find(layout: &Layout, reference: &str) -> Result<Option<ImageRecord>> {
         let found = read(path_of(layout, reference))?;
         Ok(found.filter(|record| record.reference.as_deref() == Some(reference)))
+    }
+
+    /// Every image: its records, of which one at most has no name and then is the only one.
+    pub(crate) fn images(layout: &Layout) -> Result<BTreeMap<Digest, Vec<ImageRecord>>> {
+        let mut images: BTreeMap<Digest, Vec<ImageRecord>> = BTreeMap::new();
+        for record in ImageRecord::all(layout)? {
+            images.entry(record.config).or_default().push(record);
+        }
+        Ok(images)
     }
 
     /// Every record.
@@ -159,6 +185,11 @@ impl ImageRecord {
 }
 
 fn path_of(layout: &Layout, name: &str) -> PathBuf {
+    layout.images().join(file_name(name))
+}
+
+/// A file name for a reference or id, one for each.
+pub(crate) fn file_name(name: &str) -> String {
     let mut file = String::with_capacity(name.len() + 8);
     for byte in name.bytes() {
         match byte {
@@ -172,7 +203,7 @@ fn path_of(layout: &Layout, name: &str) -> PathBuf {
         file.push('+');
         file.push_str(&Digest::of(name.as_bytes()).hex());
     }
-    layout.images().join(file)
+    file
 }
 
 fn read(path: PathBuf) -> Result<Option<ImageRecord>> {

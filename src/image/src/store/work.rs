@@ -37,7 +37,8 @@ impl Work {
         })?;
         let lines: Vec<String> = needs.into_iter().map(|digest| digest.to_string()).collect();
         let file = folder.join("needs");
-        fs::write(&file, lines.join("\n")).map_err(ImageError::io("write", file))?;
+        let mut needs = layout::new_file(&file)?;
+        needs.write_all(lines.join("\n").as_bytes()).map_err(ImageError::io("write", file))?;
         drop(hold);
         for work in abandoned {
             work.finish()?;

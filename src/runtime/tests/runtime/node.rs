@@ -51,6 +51,18 @@ impl Node {
             make(layer);
             symlink(layer, links.join(link)).unwrap();
         }
+        let images = links.join("../../images");
+        fs::create_dir_all(&images).unwrap();
+        let record = json!({
+            "reference": image.reference,
+            "digest": image.digest,
+            "manifest": image.manifest,
+            "config": image.id,
+            "platform": image.platform,
+            "layers": [],
+            "pulled": "2024-01-01T00:00:00Z",
+        });
+        fs::write(images.join("host"), record.to_string()).unwrap();
         Node { folder, image, runtime }
     }
 
@@ -139,6 +151,7 @@ pub fn image(layers: usize) -> Image {
     Image {
         id: digest.to_string(),
         references: vec!["host:latest".to_owned()],
+        repo_digests: Vec::new(),
         reference: Some("host:latest".to_owned()),
         digest,
         manifest: digest,
