@@ -60,7 +60,9 @@ impl Feed<'_> {
     /// The rest of the layer from one endpoint, which is asked again as long as that may help.
     async fn from(&mut self, registry: &Registry, pieces: &mpsc::Sender<Bytes>) -> EndpointResult<()> {
         let retries = registry.endpoint().retries;
-        let mut backoff = Backoff::new(retries);
+        // The first one gave the manifest.
+        let is_first = std::ptr::eq(registry, &self.sources.registries[0]);
+        let mut backoff = if is_first { Backoff::after_an_answer(retries) } else { Backoff::new(retries) };
         loop {
             let before = self.at;
             let failure = match self.once(registry, pieces).await {
@@ -69,7 +71,7 @@ impl Feed<'_> {
             };
             // What goes on, however slowly, need not give up.
             if self.at >= before + PROGRESS {
-                backoff = Backoff::new(retries);
+                backoff = Backoff::after_an_answer(retries);
             }
             let Some(wait) = backoff.after(&failure) else { return Err(failure) };
             if let Failure::Endpoint { reason, .. } = &failure {

@@ -12,12 +12,19 @@ const LONGEST: Duration = Duration::from_secs(15);
 pub(crate) struct Backoff {
     left: u32,
     done: u32,
+    /// Whether the endpoint is known to have answered a moment ago.
+    answered: bool,
 }
 
 impl Backoff {
     /// At most so many repetitions.
     pub(crate) fn new(retries: u32) -> Self {
-        Backoff { left: retries, done: 0 }
+        Backoff { left: retries, done: 0, answered: false }
+    }
+
+    /// The same, of an endpoint that answered a moment ago.
+    pub(crate) fn after_an_answer(retries: u32) -> Self {
+        Backoff { answered: true, ..Backoff::new(retries) }
     }
 
     /// How long to wait after this failure; none when it is final.
@@ -25,7 +32,8 @@ impl Backoff {
         let Failure::Endpoint { again, .. } = failure else { return None };
         let least = match again {
             Again::No => return None,
-            Again::Yes => Duration::ZERO,
+            Again::Hardly if !self.answered => return None,
+            Again::Hardly | Again::Yes => Duration::ZERO,
             Again::After(wait) => *wait,
         };
         self.left = self.left.checked_sub(1)?;
@@ -64,6 +72,10 @@ mod tests {
     fn what_lasts_is_not_tried_again_and_what_the_server_says_is_heeded() {
         let mut backoff = Backoff::new(3);
         assert_eq!(backoff.after(&Failure::lasting(Fault::NotFound, "x")), None);
+        let down =
+            || Failure::Endpoint { fault: Fault::Unreachable, reason: String::new(), again: Again::Hardly };
+        assert_eq!(backoff.after(&down()), None);
+        assert!(Backoff::after_an_answer(1).after(&down()).is_some(), "it may be restarting");
         let wait = Duration::from_secs(40);
         let busy =
             Failure::Endpoint { fault: Fault::Failed, reason: String::new(), again: Again::After(wait) };

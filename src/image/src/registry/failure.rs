@@ -31,6 +31,8 @@ pub(crate) enum Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Again {
     No,
+    /// Only if the endpoint answered a moment ago.
+    Hardly,
     Yes,
     /// Not before this long, says the server.
     After(Duration),
@@ -70,10 +72,8 @@ impl Failure {
         }
         let reason = cause(error);
         // Names and ports rarely appear within the seconds that are waited for; the next endpoint is asked at once.
-        match error.is_connect() || error.is_builder() {
-            true => Failure::lasting(Fault::Unreachable, reason),
-            false => Failure::passing(Fault::Unreachable, reason),
-        }
+        let again = if error.is_connect() { Again::Hardly } else { Again::Yes };
+        Failure::Endpoint { fault: Fault::Unreachable, reason, again }
     }
 
     /// What an answer's body broke off with.

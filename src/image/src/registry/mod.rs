@@ -212,6 +212,11 @@ impl Registry {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
+        if !self.transport.is_own(response.url()) {
+            let host = response.url().host_str().unwrap_or_default();
+            let reason = format!("it leads to {host}, which wants credentials of its own");
+            return Err(Failure::lasting(Fault::Unauthorized, reason));
+        }
         let header =
             self.auth.answer(&self.transport, &self.scopes, response.headers(), header.as_ref()).await?;
         self.transport.send(ask, Some(&header)).await
