@@ -10,6 +10,10 @@
 //! | `support::netns` | network namespaces, and work done inside them |
 //! | `support::registry` | Debian's docker-registry on loopback of a namespace |
 //! | `support::storage` | a registry's storage with the images of this repo, made once |
+//! | `support::authority` | certificates of a test's own |
+//! | `support::token` | a token server for registries, which remembers who asked it |
+//! | `support::faults` | a proxy that does to a registry's answers what a test wants |
+//! | `support::proxy`, `support::http` | a proxy for clients, and the HTTP that all these speak |
 //! | `support::image`, `support::layer` | images made by hand, hostile ones among them |
 //! | `support::power` | a disk whose power may be cut at any moment |
 //! | `support::tree` | what a tree of files holds, entry by entry |
@@ -23,11 +27,15 @@
 
 pub mod support;
 
+pub use support::authority::{Authority, Identity};
+pub use support::faults::{Fault, Faults};
 pub use support::image::{Image, ImageConfig};
 pub use support::layer::Layer;
 pub use support::netns::Netns;
 pub use support::node::{APP, BASE, Node, PROBE};
 pub use support::program::Output;
-pub use support::registry::Registry;
+pub use support::proxy::Proxy;
+pub use support::registry::{Registry, RegistrySpec};
 pub use support::running::Running;
+pub use support::token::{TokenServer, TokenSpec};
 pub use support::wait::within;

@@ -66,6 +66,15 @@ impl Image {
         self
     }
 
+    /// Makes it for this architecture of Linux, and its variant if any.
+    pub fn platform(self, architecture: &str, variant: Option<&str>) -> Self {
+        let image = self.tell("architecture", json!(architecture));
+        match variant {
+            Some(variant) => image.tell("variant", json!(variant)),
+            None => image,
+        }
+    }
+
     /// Writes it as a layout with the tag `latest` into the new folder `layout`.
     ///
     /// # Panics
@@ -124,22 +133,58 @@ impl Image {
         });
         let manifest = manifest.to_string();
         let written = Written { manifest: put(manifest.as_bytes()), layers: own };
-        let index = json!({
-            "schemaVersion": 2,
-            "manifests": [{
-                "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "digest": written.manifest,
-                "size": manifest.len(),
-                "annotations": { "org.opencontainers.image.ref.name": "latest" },
-            }],
-        });
-        for (name, text) in [
-            ("index.json", index.to_string()),
-            ("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#.to_owned()),
-        ] {
-            fs::write(layout.join(name), text).expect("a temporary folder can be written");
-        }
+        name_latest(layout, "application/vnd.oci.image.manifest.v1+json", &written.manifest);
         written
+    }
+
+    /// Writes several, each for a platform of its own, as a layout whose tag `latest` is an index of them, into the
+    /// new folder `layout`. Returns the digests of their manifests.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write_index(images: &[Image], layout: &Path) -> Vec<String> {
+        let blobs = layout.join("blobs/sha256");
+        let digests: Vec<String> = images.iter().map(|image| image.write(layout).manifest).collect();
+        let entries = images.iter().zip(&digests).map(|(image, digest)| {
+            let mut platform = json!({ "os": "linux", "architecture": "amd64" });
+            for key in ["architecture", "variant"] {
+                if let Some(value) = image.beside.get(key) {
+                    platform[key] = value.clone();
+                }
+            }
+            json!({
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "digest": digest,
+                "size": fs::metadata(blobs.join(&digest[7..])).expect("it was just written").len(),
+                "platform": platform,
+            })
+        });
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        let entries: Vec<Value> = entries.collect();
+        let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": entries }).to_string();
+        let name = digest(index.as_bytes());
+        fs::write(blobs.join(&name[7..]), index).expect("a temporary folder can be written");
+        name_latest(layout, media_type, &name);
+        digests
+    }
+}
+
+/// Makes a folder with a document among its blobs a layout where that is `latest`.
+fn name_latest(layout: &Path, media_type: &str, digest: &str) {
+    let blob = layout.join("blobs/sha256").join(&digest[7..]);
+    let index = json!({
+        "schemaVersion": 2,
+        "manifests": [{
+            "mediaType": media_type,
+            "digest": digest,
+            "size": fs::metadata(blob).expect("it was just written").len(),
+            "annotations": { "org.opencontainers.image.ref.name": "latest" },
+        }],
+    });
+    for (name, text) in
+        [("index.json", index.to_string()), ("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#.to_owned())]
+    {
+        fs::write(layout.join(name), text).expect("a temporary folder can be written");
     }
 }
 

@@ -90,12 +90,17 @@ impl Node {
         self.registry = Some(registry);
     }
 
+    /// Writes the configuration of registries, in the place of what there was.
+    pub fn configure(&self, text: &str) {
+        fs::write(self.config_root().join("registries.d/test.toml"), text).expect("the folder is ours");
+    }
+
     fn write_mirrors(&self, host: &str) {
         let text = format!(
             "[host.\"registry.cn-hangzhou.aliyuncs.com\"]\nmirrors = [\"{host}\"]\n\n\
              [host.\"registry.test\"]\nmirrors = [\"{host}\"]\n\n[host.\"{host}\"]\nplain-http = true\n"
         );
-        fs::write(self.config_root().join("registries.d/test.toml"), text).expect("the folder is ours");
+        self.configure(&text);
     }
 
     /// Its registry.

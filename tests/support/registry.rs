@@ -3,10 +3,13 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::authority::{Authority, Identity};
 use super::netns::Netns;
 use super::program::{self, LIMIT};
+use super::token::{ISSUER, SERVICE, TokenServer};
 use super::wait::within;
 
 /// Whom a registry with `htpasswd` lets in, and the password's bcrypt hash.
@@ -14,6 +17,21 @@ pub const USER: &str = "reader";
 /// The password.
 pub const PASSWORD: &str = "secret";
 const HTPASSWD: &str = "reader:$2y$05$ImSWHDb5v1Ax9fOnNN7KEeoqfyXz.GsjnohcDcsENfWnZHrxVvdFm\n";
+
+/// How a registry is reached, and whom it lets in.
+#[derive(Debug, Clone, Default)]
+pub struct RegistrySpec<'s> {
+    /// Those who know the password only.
+    pub passwords: bool,
+    /// Those who have a token only.
+    pub tokens: Option<&'s TokenServer>,
+    /// Where it says that tokens come from, if not from there.
+    pub realm: Option<String>,
+    /// By TLS.
+    pub identity: Option<&'s Identity>,
+    /// Those only who have a certificate of this authority.
+    pub clients: Option<&'s Authority>,
+}
 
 /// A running registry; killed when dropped.
 #[derive(Debug)]
@@ -29,26 +47,45 @@ impl Registry {
     /// # Panics
     /// When it does not start.
     pub fn start(netns: &Netns, dir: &Path) -> Self {
-        Self::start_with(netns, dir, "", 0)
+        Self::start_as(netns, dir, &RegistrySpec::default())
     }
 
     /// The same, for those who know the password only.
     pub fn start_private(netns: &Netns, dir: &Path) -> Self {
-        fs::create_dir_all(dir).expect("a temporary folder can be written");
-        let users = dir.join("htpasswd");
-        fs::write(&users, HTPASSWD).expect("a temporary folder can be written");
-        let auth = format!("auth: {{ htpasswd: {{ realm: private, path: {} }} }}\n", users.display());
-        Self::start_with(netns, dir, &auth, 0)
+        Self::start_as(netns, dir, &RegistrySpec { passwords: true, ..RegistrySpec::default() })
     }
 
-    /// The same at a port of the caller's choice; 0 for the kernel's.
-    fn start_with(netns: &Netns, dir: &Path, more: &str, port: u16) -> Self {
-        let (config, log, storage) =
-            (dir.join("registry.yml"), dir.join("registry.log"), dir.join("storage"));
+    /// The same, as the specification has it.
+    pub fn start_as(netns: &Netns, dir: &Path, spec: &RegistrySpec<'_>) -> Self {
+        fs::create_dir_all(dir).expect("a temporary folder can be written");
+        let auth = if spec.passwords {
+            let users = dir.join("htpasswd");
+            fs::write(&users, HTPASSWD).expect("a temporary folder can be written");
+            format!("auth: {{ htpasswd: {{ realm: private, path: {} }} }}\n", users.display())
+        } else if let Some(server) = spec.tokens {
+            format!(
+                "auth: {{ token: {{ realm: \"{}\", service: {SERVICE}, issuer: {ISSUER}, rootcertbundle: {} }} }}\n",
+                spec.realm.clone().unwrap_or_else(|| server.realm()),
+                server.certificate().display()
+            )
+        } else {
+            String::new()
+        };
+        let tls = spec.identity.map_or(String::new(), |Identity { certificate, key }| {
+            let clients = spec.clients.map_or(String::new(), |authority| {
+                format!(", clientcas: [{}]", authority.certificate().display())
+            });
+            format!(", tls: {{ certificate: {}, key: {}{clients} }}", certificate.display(), key.display())
+        });
+        // Several may share the storage.
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("registry-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let (config, log) = (dir.join(format!("{name}.yml")), dir.join(format!("{name}.log")));
+        let storage = dir.join("storage");
         fs::create_dir_all(&storage).expect("a temporary folder can be written");
         let text = format!(
-            "version: 0.1\nlog: {{ level: info }}\nhttp: {{ addr: \"127.0.0.1:{port}\" }}\n\
-             storage: {{ filesystem: {{ rootdirectory: {} }} }}\n{more}",
+            "version: 0.1\nlog: {{ level: info }}\nhttp: {{ addr: \"127.0.0.1:0\"{tls} }}\n\
+             storage: {{ filesystem: {{ rootdirectory: {} }} }}\n{auth}",
             storage.display()
         );
         fs::write(&config, text).expect("a temporary folder can be written");
@@ -109,7 +146,7 @@ impl Registry {
     /// When that fails.
     pub fn push(&self, netns: &Netns, layout: &Path, name: &str) {
         let mut skopeo = netns.command("skopeo");
-        skopeo.args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]);
+        skopeo.args(["copy", "--all", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]);
         skopeo.args(["--dest-creds", &format!("{USER}:{PASSWORD}")]);
         skopeo.arg(format!("oci:{}:latest", layout.display()));
         skopeo.arg(format!("docker://{}/{name}", self.host()));
