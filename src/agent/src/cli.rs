@@ -13,6 +13,8 @@ use crate::commands::import::Import;
 use crate::commands::inspect::Inspect;
 use crate::commands::kill::Kill;
 use crate::commands::load::Load;
+use crate::commands::login::Login;
+use crate::commands::logout::Logout;
 use crate::commands::logs::Logs;
 use crate::commands::ps::Ps;
 use crate::commands::pull::Pull;
@@ -144,6 +146,8 @@ pub(crate) enum Verb {
     History(History),
     Image(ImageCommand),
     System(SystemCommand),
+    Login(Login),
+    Logout(Logout),
     Trace(Trace),
     Reset(Reset),
     #[command(hide = true)]

@@ -33,9 +33,17 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<Exit> {
-    if let Verb::Version = cli.verb {
-        print::line(concat!("agent ", env!("CARGO_PKG_VERSION")))?;
-        return Ok(Exit::Success);
+    match &cli.verb {
+        Verb::Version => {
+            print::line(concat!("agent ", env!("CARGO_PKG_VERSION")))?;
+            return Ok(Exit::Success);
+        }
+        Verb::Login(verb) => {
+            startup::begin(&cli.global, &cli.verb)?;
+            return verb.run(&cli.global.config_root);
+        }
+        Verb::Logout(verb) => return verb.run(),
+        _ => {}
     }
     let runtime = startup::open(&cli.global, &cli.verb)?;
     match cli.verb {
@@ -61,7 +69,9 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Trace(verb) => verb.run(&runtime),
         Verb::Reset(verb) => verb.run(runtime),
         Verb::Cleanup(verb) => verb.run(&runtime),
-        Verb::Version => unreachable!("answered above, because it needs neither root nor runtime"),
+        Verb::Login(_) | Verb::Logout(_) | Verb::Version => {
+            unreachable!("answered above, because it needs neither root nor runtime")
+        }
     }
 }
 

@@ -17,6 +17,12 @@ pub(crate) fn open(global: &Global, verb: &Verb) -> Result<Runtime> {
     if !nix::unistd::geteuid().is_root() {
         bail!("must be run as root: try `sudo agent …`");
     }
+    begin(global, verb)?;
+    Ok(Runtime::open(config(global)?)?)
+}
+
+/// The part of it that anyone can do: the log, and the network namespace if one is named.
+pub(crate) fn begin(global: &Global, verb: &Verb) -> Result<()> {
     log_to_stderr(global);
     match &global.netns {
         // It is started by a container's monitor, which is in the namespace already; the path may have gone.
@@ -29,7 +35,7 @@ pub(crate) fn open(global: &Global, verb: &Verb) -> Result<Runtime> {
         }
         None => {}
     }
-    Ok(Runtime::open(config(global)?)?)
+    Ok(())
 }
 
 /// The folders and programs that the runtime works with, all absolute.

@@ -50,6 +50,16 @@ pub enum ImageError {
         /// What is wrong in it, with the key.
         reason: String,
     },
+    /// A program that keeps credentials did not do its part.
+    #[error("credential helper {program} failed for {server}: {reason}")]
+    CredentialHelper {
+        /// `docker-credential-NAME`.
+        program: String,
+        /// The host whose credentials it was asked for.
+        server: String,
+        /// Why, in its own words where it has any.
+        reason: String,
+    },
     /// No endpoint of the registry served what was asked for.
     #[error("{}", attempts_line(.what, .attempts))]
     Registry {

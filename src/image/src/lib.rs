@@ -26,6 +26,7 @@ mod copy;
 pub mod credentials;
 pub mod digest;
 pub mod error;
+pub mod login;
 mod manifest;
 pub mod platform;
 pub mod progress;

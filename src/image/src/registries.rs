@@ -40,7 +40,7 @@ const RETRIES: u32 = 5;
 #[derive(Debug, Default)]
 pub struct Registries {
     hosts: BTreeMap<String, HostSpec>,
-    docker: DockerConfig,
+    pub(crate) docker: DockerConfig,
 }
 
 /// One `host` table, as written.
@@ -138,11 +138,16 @@ impl Registries {
         mirrors.chain([self.endpoint(registry, reference.repository().to_owned())]).collect()
     }
 
+    /// A registry itself, without its mirrors and for no repository.
+    pub(crate) fn host(&self, host: &str) -> Result<Endpoint> {
+        self.endpoint(host, String::new())
+    }
+
     fn endpoint(&self, host: &str, repository: String) -> Result<Endpoint> {
         let spec = self.hosts.get(host).cloned().unwrap_or_default();
         let credentials = match spec.username.zip(spec.password) {
             Some((username, password)) => Some(Credentials::Basic { username, password }),
-            None => self.docker.credentials(host),
+            None => self.docker.credentials(host, &repository)?,
         };
         Ok(Endpoint {
             host: host.to_owned(),

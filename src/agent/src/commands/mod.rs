@@ -9,6 +9,8 @@ pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod kill;
 pub(crate) mod load;
+pub(crate) mod login;
+pub(crate) mod logout;
 pub(crate) mod logs;
 pub(crate) mod ps;
 pub(crate) mod pull;

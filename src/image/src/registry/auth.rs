@@ -6,6 +6,7 @@
 //! domain, or one that the configuration names. Elsewhere a token is asked for anonymously.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -47,6 +48,8 @@ impl Scope {
 #[derive(Debug, Default)]
 pub(crate) struct Auth {
     granted: Mutex<BTreeMap<Vec<Scope>, Granted>>,
+    /// Why a token server was not shown the credentials.
+    withheld: OnceLock<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -107,7 +110,7 @@ impl Auth {
                 let asked = scope.iter().flat_map(|scope| scope.split(' ')).map(str::to_owned);
                 let scopes: BTreeSet<String> = own.chain(asked).filter(|scope| !scope.is_empty()).collect();
                 let asked_at = Instant::now();
-                let answer = token(transport, &realm, service.as_deref(), &scopes, false).await?;
+                let answer = self.token(transport, &realm, service.as_deref(), &scopes, false).await?;
                 let life = answer.expires_in.map_or(LIFE, Duration::from_secs);
                 Granted {
                     header: bearer(answer.token.or(answer.access_token))?,
@@ -116,7 +119,7 @@ impl Auth {
             }
         };
         if Some(&new.header) == used {
-            return Err(refused(transport));
+            return Err(self.refused(transport));
         }
         let header = new.header.clone();
         granted.insert(scopes.to_vec(), new);
@@ -140,7 +143,12 @@ impl Auth {
         let (header, identity) = match challenge {
             Challenge::Basic => (basic(transport)?.header, None),
             Challenge::Bearer { realm, service, .. } => {
-                let answer = token(transport, &realm, service.as_deref(), &BTreeSet::new(), true).await?;
+                let answer =
+                    self.token(transport, &realm, service.as_deref(), &BTreeSet::new(), true).await?;
+                if self.withheld.get().is_some() {
+                    // Anybody's token says nothing of our credentials.
+                    return Err(self.refused(transport));
+                }
                 (bearer(answer.token.or(answer.access_token))?, answer.refresh_token)
             }
         };
@@ -151,6 +159,75 @@ impl Auth {
             _ => Err(Failure::answered(response).await),
         }
     }
+
+    /// Asks a token server; `lasting` also for an identity token.
+    async fn token(
+        &self,
+        transport: &Transport,
+        realm: &str,
+        service: Option<&str>,
+        scopes: &BTreeSet<String>,
+        lasting: bool,
+    ) -> EndpointResult<TokenAnswer> {
+        let mut url = Url::parse(realm)
+            .map_err(|_| Failure::lasting(Fault::Failed, "the address of its token server is malformed"))?;
+        let trusted = may_see_credentials(transport, &url);
+        let known = credentials(transport).filter(|_| trusted);
+        if credentials(transport).is_some() && !trusted {
+            self.withheld.get_or_init(|| untrusted(transport, &url));
+        }
+        let mut authorization = None;
+        let ask = if let Some(Credentials::IdentityToken(refresh)) = known {
+            let mut form = Url::parse("form:").expect("a constant address");
+            let mut pairs = form.query_pairs_mut();
+            pairs.append_pair("grant_type", "refresh_token");
+            pairs.append_pair("client_id", CLIENT_ID).append_pair("refresh_token", refresh);
+            pairs.extend_pairs(service.map(|service| ("service", service)));
+            let all: Vec<&str> = scopes.iter().map(String::as_str).collect();
+            pairs.append_pair("scope", &all.join(" "));
+            drop(pairs);
+            let mut ask = Ask::new(Method::POST, url.clone());
+            ask.body = form.query().unwrap_or_default().to_owned().into();
+            let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+            ask.headers.insert(CONTENT_TYPE, kind);
+            ask
+        } else {
+            let mut pairs = url.query_pairs_mut();
+            pairs.extend_pairs(service.map(|service| ("service", service)));
+            pairs.extend_pairs(scopes.iter().map(|scope| ("scope", scope)));
+            if let Some(Credentials::Basic { username, password }) = known {
+                authorization = Some(basic_header(username, password)?);
+                pairs.append_pair("account", username);
+                if lasting {
+                    pairs.append_pair("client_id", CLIENT_ID).append_pair("offline_token", "true");
+                }
+            }
+            drop(pairs);
+            Ask::get(url.clone())
+        };
+        let response = transport.send_trusting(&ask, authorization.as_ref()).await?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => {
+                return Err(self.refused(transport));
+            }
+            _ => return Err(Failure::answered(response).await),
+        }
+        let bytes = super::body(response, TOKEN_BYTES)
+            .await?
+            .ok_or_else(|| Failure::lasting(Fault::Failed, "the answer of its token server is too long"))?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Failure::lasting(Fault::Failed, format!("its token server gave no token: {error}"))
+        })
+    }
+
+    /// The endpoint does not let us in with what it or its token server was shown.
+    pub(super) fn refused(&self, transport: &Transport) -> Failure {
+        match self.withheld.get() {
+            Some(reason) => Failure::lasting(Fault::Unauthorized, reason),
+            None => refused(transport),
+        }
+    }
 }
 
 fn credentials(transport: &Transport) -> Option<&Credentials> {
@@ -158,7 +235,7 @@ fn credentials(transport: &Transport) -> Option<&Credentials> {
 }
 
 /// The endpoint does not let us in with what we have.
-pub(super) fn refused(transport: &Transport) -> Failure {
+fn refused(transport: &Transport) -> Failure {
     let host = &transport.endpoint().host;
     let reason = match credentials(transport) {
         None => format!(
@@ -201,65 +278,6 @@ fn secret_header(text: String) -> EndpointResult<HeaderValue> {
         .map_err(|_| Failure::lasting(Fault::Failed, "its token cannot be sent in a header"))?;
     header.set_sensitive(true);
     Ok(header)
-}
-
-/// Asks a token server; `lasting` also for an identity token.
-async fn token(
-    transport: &Transport,
-    realm: &str,
-    service: Option<&str>,
-    scopes: &BTreeSet<String>,
-    lasting: bool,
-) -> EndpointResult<TokenAnswer> {
-    let mut url = Url::parse(realm)
-        .map_err(|_| Failure::lasting(Fault::Failed, "the address of its token server is malformed"))?;
-    let trusted = may_see_credentials(transport, &url);
-    let known = credentials(transport).filter(|_| trusted);
-    let mut authorization = None;
-    let ask = if let Some(Credentials::IdentityToken(refresh)) = known {
-        let mut form = Url::parse("form:").expect("a constant address");
-        let mut pairs = form.query_pairs_mut();
-        pairs.append_pair("grant_type", "refresh_token");
-        pairs.append_pair("client_id", CLIENT_ID).append_pair("refresh_token", refresh);
-        pairs.extend_pairs(service.map(|service| ("service", service)));
-        let all: Vec<&str> = scopes.iter().map(String::as_str).collect();
-        pairs.append_pair("scope", &all.join(" "));
-        drop(pairs);
-        let mut ask = Ask::new(Method::POST, url.clone());
-        ask.body = form.query().unwrap_or_default().to_owned().into();
-        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
-        ask.headers.insert(CONTENT_TYPE, kind);
-        ask
-    } else {
-        let mut pairs = url.query_pairs_mut();
-        pairs.extend_pairs(service.map(|service| ("service", service)));
-        pairs.extend_pairs(scopes.iter().map(|scope| ("scope", scope)));
-        if let Some(Credentials::Basic { username, password }) = known {
-            authorization = Some(basic_header(username, password)?);
-            pairs.append_pair("account", username);
-            if lasting {
-                pairs.append_pair("client_id", CLIENT_ID).append_pair("offline_token", "true");
-            }
-        }
-        drop(pairs);
-        Ask::get(url.clone())
-    };
-    let response = transport.send_trusting(&ask, authorization.as_ref()).await?;
-    match response.status() {
-        StatusCode::OK => {}
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST => {
-            return Err(match (credentials(transport), trusted) {
-                (Some(_), false) => Failure::lasting(Fault::Unauthorized, untrusted(transport, &url)),
-                _ => refused(transport),
-            });
-        }
-        _ => return Err(Failure::answered(response).await),
-    }
-    let bytes = super::body(response, TOKEN_BYTES)
-        .await?
-        .ok_or_else(|| Failure::lasting(Fault::Failed, "the answer of its token server is too long"))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Failure::lasting(Fault::Failed, format!("its token server gave no token: {error}")))
 }
 
 fn untrusted(transport: &Transport, realm: &Url) -> String {

@@ -182,7 +182,6 @@ impl Registry {
 
     /// Shows the configured credentials to the endpoint; gives the identity token to keep instead of them, where its
     /// token server has one for us.
-    #[expect(dead_code, reason = "for `agent login`")]
     pub(crate) async fn login(&self) -> EndpointResult<Option<String>> {
         self.patiently(async || self.auth.login(&self.transport).await).await
     }
@@ -232,7 +231,7 @@ impl Registry {
 
     async fn unsuccessful(&self, response: Response) -> Failure {
         match response.status() {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => auth::refused(&self.transport),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.auth.refused(&self.transport),
             _ => Failure::answered(response).await,
         }
     }
