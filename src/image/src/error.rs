@@ -139,7 +139,9 @@ pub enum ImageError {
         names: Vec<String>,
     },
     /// Something in the store is not what this program wrote.
-    #[error("{path} in the image store is damaged: {reason}; remove the image and pull it again")]
+    #[error(
+        "{path} in the image store is damaged: {reason}; pull the image again, or say `agent image verify --repair`"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -234,6 +236,11 @@ impl ImageError {
     /// A container uses it.
     pub fn is_in_use(&self) -> bool {
         matches!(self, ImageError::InUse { .. })
+    }
+
+    /// Something in the store is not what it was.
+    pub fn is_damaged(&self) -> bool {
+        matches!(self, ImageError::Damaged { .. })
     }
 
     /// What came is not what was promised, or is hostile: trying again will not help.

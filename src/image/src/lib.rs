@@ -47,6 +47,6 @@ pub use progress::{LayerState, PullProgress, Silent};
 pub use pull::PullOptions;
 pub use reference::Reference;
 pub use store::{
-    Collected, Content, DiskUsage, GcImage, GcPlan, GcPolicy, GcStep, HistoryEntry, Image, ImageStore,
-    ImageSummary, ImageUsage, Removed, StoreUsage, Verdict,
+    Collected, Content, Damage, Damaged, DiskUsage, GcImage, GcPlan, GcPolicy, GcStep, HistoryEntry, Image,
+    ImageStore, ImageSummary, ImageUsage, Removed, StoreUsage, Verdict, Verified,
 };

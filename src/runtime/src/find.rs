@@ -119,6 +119,24 @@ impl Runtime {
         })
     }
 
+    /// The name of a container that was made from the image with this id and runs, or is about to, if there is one: its
+    /// layers are mounted.
+    pub fn image_mounted(&self, image_id: &str) -> Option<String> {
+        let ids =
+            self.ids().inspect_err(|error| tracing::warn!(%error, "containers cannot be listed")).ok()?;
+        ids.iter().find_map(|id| match self.claims(id, image_id) {
+            true => Some(id.clone()),
+            false => {
+                let record = Record::read(&self.layout.bundle(id)).ok().flatten();
+                let record = record.filter(|record| record.image_id == image_id)?;
+                // Who cannot be asked is taken to run.
+                let runs = !matches!(self.state(id), Ok(ContainerState::Created | ContainerState::Exited(_)));
+                let held = LifeLine::is_held(&self.layout.run_dir(id)).unwrap_or(true);
+                (runs || held).then_some(record.name)
+            }
+        })
+    }
+
     /// Whether a container that is not complete is being made from the image.
     fn claims(&self, id: &str, image_id: &str) -> bool {
         let claimed = fs::read_to_string(self.layout.bundle(id).claim());

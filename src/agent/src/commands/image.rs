@@ -3,6 +3,7 @@
 mod gc;
 mod pin;
 mod prune;
+mod verify;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -11,6 +12,7 @@ use runtime::Runtime;
 use self::gc::Gc;
 use self::pin::{Pin, Unpin};
 use self::prune::Prune;
+use self::verify::Verify;
 use super::history::History;
 use super::images::Images;
 use super::import::Import;
@@ -47,6 +49,7 @@ enum ImageVerb {
     Gc(Gc),
     Pin(Pin),
     Unpin(Unpin),
+    Verify(Verify),
 }
 
 impl ImageCommand {
@@ -65,6 +68,7 @@ impl ImageCommand {
             ImageVerb::Gc(verb) => verb.run(runtime),
             ImageVerb::Pin(verb) => verb.run(runtime),
             ImageVerb::Unpin(verb) => verb.run(runtime),
+            ImageVerb::Verify(verb) => verb.run(runtime),
         }
     }
 }

@@ -75,7 +75,11 @@ impl Pull {
         style: ProgressStyle,
     ) -> Result<()> {
         let name = reference.to_string();
-        let before = runtime.images().resolve(&name)?.map(|image| image.digest);
+        // What is damaged is about to be mended.
+        let before = match runtime.images().resolve(&name) {
+            Err(error) if error.is_damaged() => None,
+            found => found?.map(|image| image.digest),
+        };
         let image = pull(runtime, reference, options, style)?;
         if !self.quiet {
             let status = match before == Some(image.digest) {

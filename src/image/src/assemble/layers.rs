@@ -32,11 +32,11 @@ use crate::unpack::below::Below;
 
 /// One layer of the image.
 #[derive(Debug, Clone)]
-pub(super) struct LayerPlan {
-    pub(super) layer: Layer,
-    pub(super) diff_id: Digest,
-    pub(super) chain: Digest,
-    pub(super) parent: Option<Digest>,
+pub(crate) struct LayerPlan {
+    pub(crate) layer: Layer,
+    pub(crate) diff_id: Digest,
+    pub(crate) chain: Digest,
+    pub(crate) parent: Option<Digest>,
 }
 
 /// The layers of an image, bottom first.
@@ -344,7 +344,7 @@ fn commit(
     Ok(facts)
 }
 
-fn settle(
+pub(super) fn settle(
     plan: &LayerPlan,
     unpacked: Unpacked,
     folder: &std::path::Path,

@@ -10,6 +10,7 @@ mod chunks;
 mod decompress;
 mod feed;
 mod layers;
+pub(crate) mod remake;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

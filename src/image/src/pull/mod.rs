@@ -1,5 +1,6 @@
 //! Pulling an image: resolve its name, fetch and unpack the layers that are missing, make it visible.
 
+mod mend;
 mod resolve;
 
 use api::trace::Tracer;

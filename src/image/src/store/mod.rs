@@ -3,6 +3,7 @@
 //! All of it is files, safe for many processes: content is renamed into place complete, what changes
 //! together changes under one short lock, and long work lies in a folder that its owner holds.
 
+mod compare;
 mod gc;
 mod history;
 mod image;
@@ -15,6 +16,7 @@ pub(crate) mod record;
 mod remove;
 mod tag;
 mod usage;
+pub(crate) mod verify;
 pub(crate) mod work;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,7 @@ pub use image::{Image, ImageSummary};
 pub(crate) use remove::sweep;
 pub use remove::{InUse, Removed};
 pub use usage::{Content, ImageUsage, StoreUsage};
+pub use verify::{Damage, Damaged, Verified};
 
 use self::layout::Layout;
 use self::record::ImageRecord;

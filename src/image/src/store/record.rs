@@ -184,6 +184,26 @@ impl ImageRecord {
     }
 }
 
+/// The reference or id that a file name is for, where the name says it whole.
+pub(crate) fn name_of(file: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(file.len());
+    let mut rest = file.as_bytes();
+    while let [first, after @ ..] = rest {
+        match (first, after) {
+            (b'+', _) => return None,
+            (b'%', [high, low, after @ ..]) => {
+                bytes.extend(hex::decode([*high, *low]).ok()?);
+                rest = after;
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
 fn path_of(layout: &Layout, name: &str) -> PathBuf {
     layout.images().join(file_name(name))
 }
@@ -206,7 +226,8 @@ pub(crate) fn file_name(name: &str) -> String {
     file
 }
 
-fn read(path: PathBuf) -> Result<Option<ImageRecord>> {
+/// Reads a record; none when there is no such file.
+pub(crate) fn read(path: PathBuf) -> Result<Option<ImageRecord>> {
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -235,6 +256,7 @@ mod tests {
             let found = path.file_name().and_then(|name| name.to_str()).expect("a name");
             assert!(found.len() <= 255 && path.parent().expect("a folder").ends_with("images"));
             assert!(file.is_empty() || found == file, "{found}");
+            assert_eq!(name_of(found).as_deref(), Some(name).filter(|name| name.len() < 200));
         }
         assert_ne!(path_of(&layout, &long), path_of(&layout, &long.replace(":x", ":y")));
     }
