@@ -37,6 +37,22 @@ pub(crate) enum Packing {
     Zstd,
 }
 
+impl Packing {
+    /// What the first bytes of a file tell; else the name of a compression that is not supported.
+    pub(crate) fn sniff(first: &[u8]) -> std::result::Result<Packing, &'static str> {
+        match first {
+            [0x1f, 0x8b, ..] => Ok(Packing::Gzip),
+            // A frame, and a skippable one (RFC 8878, 3.1).
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Packing::Zstd),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err("xz"),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Err("bzip2"),
+            [0x04, 0x22, 0x4d, 0x18, ..] => Err("lz4"),
+            [b'P', b'K', 3, 4, ..] => Err("zip"),
+            _ => Ok(Packing::Plain),
+        }
+    }
+}
+
 /// What one document refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Descriptor {

@@ -13,7 +13,7 @@ use crate::unpack::{Limits, UnpackError};
 /// Bytes that are read from a file or a decompressor at once.
 pub(super) const BUFFER: usize = 256 << 10;
 /// As many first bytes tell every compression that is known.
-const MAGIC: usize = 6;
+pub(super) const MAGIC: usize = 6;
 /// zstd's own default: three times as fast as gzip's, for a smaller result.
 const ZSTD_LEVEL: i32 = 3;
 
@@ -27,21 +27,6 @@ pub enum Compression {
     Gzip,
     /// Zstandard (RFC 8878).
     Zstd,
-}
-
-/// The packing that first bytes tell; else the name of one that is not supported.
-pub(super) fn sniff(first: &[u8]) -> Result<Packing, &'static str> {
-    match first {
-        [0x1f, 0x8b, ..] => Ok(Packing::Gzip),
-        // A frame, and a skippable one (RFC 8878, 3.1).
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Packing::Zstd),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err("xz"),
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Err("bzip2"),
-        [0x5d, 0, 0, ..] => Err("lzma"),
-        [0x04, 0x22, 0x4d, 0x18, ..] => Err("lz4"),
-        [b'P', b'K', 3, 4, ..] => Err("zip"),
-        _ => Ok(Packing::Plain),
-    }
 }
 
 /// The plain bytes of a file that may be compressed. Every read is held against the limits; what breaks them comes
@@ -75,7 +60,7 @@ impl<'a, R: BufRead> Plain<'a, R> {
             .take(MAGIC as u64)
             .read_to_end(&mut first)
             .map_err(|source| UnpackError::Read { source })?;
-        let packing = sniff(&first).map_err(|name| {
+        let packing = Packing::sniff(&first).map_err(|name| {
             UnpackError::archive(format!(
                 "it is compressed with {name}, which is not supported; give it plain or with gzip or zstd"
             ))

@@ -8,10 +8,10 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
-use super::compress::sniff;
+use super::compress::MAGIC;
 use super::oci::{Offer, check_pinned};
 use super::source::{Kept, Source, missing};
-use super::{MANIFEST, made, refused};
+use super::{IMAGES_MAX, MANIFEST, made, refused, too_many};
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::manifest::{self, Document, Packing};
@@ -34,15 +34,25 @@ pub(super) struct Listed {
 /// The images of an archive, as `manifest.json` lists them; none when it has no such file.
 pub(super) fn list(source: &mut Source, what: &str) -> Result<Option<Vec<Listed>>> {
     let Some(bytes) = source.document(MANIFEST, what)? else { return Ok(None) };
-    let images = serde_json::from_slice(&bytes)
+    let images: Vec<Listed> = serde_json::from_slice(&bytes)
         .map_err(|error| refused(what, format!("its {MANIFEST} cannot be read: {error}")))?;
-    Ok(Some(images))
+    let names = images.iter().map(|image| image.repo_tags.iter().flatten().count().max(1));
+    match names.sum::<usize>() > IMAGES_MAX {
+        true => Err(too_many(what)),
+        false => Ok(Some(images)),
+    }
 }
 
 impl Listed {
     /// Reads and checks everything that belongs to the image, but for what is inside its layers.
     pub(super) fn open(&self, source: &mut Source, what: &str) -> Result<Offer> {
         let config = source.document(&self.config, what)?.ok_or_else(|| missing(&self.config, what))?;
+        if self.layers.iter().flatten().count() > manifest::LAYERS_MAX {
+            return Err(refused(
+                what,
+                format!("an image of it has more than {} layers", manifest::LAYERS_MAX),
+            ));
+        }
         let mut layers = Vec::new();
         for name in self.layers.iter().flatten() {
             let kept = source.file(name, what)?;
@@ -84,9 +94,9 @@ impl Listed {
 fn packing(kept: &Kept, name: &str, what: &str) -> Result<Packing> {
     let mut first = Vec::new();
     File::open(&kept.path)
-        .and_then(|file| file.take(6).read_to_end(&mut first))
+        .and_then(|file| file.take(MAGIC as u64).read_to_end(&mut first))
         .map_err(ImageError::io("read", &kept.path))?;
-    sniff(&first).map_err(|packing| {
+    Packing::sniff(&first).map_err(|packing| {
         refused(what, format!("its {name} is compressed with {packing}, which is not supported"))
     })
 }

@@ -1,5 +1,5 @@
-//! Archives of images that no honest program makes, each with a word of what is said about it. They are seeds for
-//! whoever fuzzes, too.
+//! Archives of images that no honest program makes, each with a word of what is said about it; and what such archives
+//! are built with. For tests alone; whoever fuzzes has seeds here.
 
 use serde_json::{Value, json};
 use tar::{EntryType, Header};
@@ -147,6 +147,16 @@ pub(crate) fn all() -> Vec<Hostile> {
     sparse.as_gnu_mut().expect("it is one").realsize[..11].copy_from_slice(b"17777777777");
     sparse.set_cksum();
     let sparse = Tar(sparse.as_bytes().to_vec());
+    // Nothing of them comes, so whoever waits for them fails in another way.
+    let mut promised = Header::new_gnu();
+    promised.as_old_mut().name[..13].copy_from_slice(b"manifest.json");
+    promised.set_size(7 << 30);
+    for set in [Header::set_uid, Header::set_gid, Header::set_mtime] {
+        set(&mut promised, 0);
+    }
+    promised.set_mode(0o644);
+    promised.set_cksum();
+    let promised = promised.as_bytes().to_vec();
     let nested = |depth: usize| {
         let (mut tar, mut entry) = (layout(|_| ()), Value::Null);
         let mut bytes = json!({"schemaVersion": 2, "manifests": []}).to_string();
@@ -219,6 +229,7 @@ pub(crate) fn all() -> Vec<Hostile> {
         ),
         of("two layers of a name", docker().file("a/layer.tar", "other"), "two entries"),
         of("a layer and a link of a name", docker().symlink("a/layer.tar", "../c.json"), "two entries"),
+        Hostile { name: "a list of gigabytes", bytes: promised, says: "more than 4194304 bytes" },
         of("a list of megabytes", docker().file("manifest.json", &long), "more than 4194304 bytes"),
         of("an index of megabytes", Tar::default().file("index.json", &long), "more than 4194304 bytes"),
         of(
@@ -226,8 +237,47 @@ pub(crate) fn all() -> Vec<Hostile> {
             Tar::default().file("c.json", &long).json("manifest.json", &listed("c.json", &[])),
             "more than 4194304 bytes",
         ),
-        of("a list that is none", docker().json("manifest.json", &json!({"a": 1})), "cannot be read"),
+        of("a list that is none", docker().json("manifest.json", &json!("a")), "cannot be read"),
+        of("a manifest without a schema", docker().json("manifest.json", &json!({"a": 1})), "schemaVersion"),
+        of(
+            "a folder's manifest of a configuration that is another",
+            Tar::default()
+                .file("manifest.json", manifest(&config_x, &[&layer_x]))
+                .file(&Digest::of(config_x.as_bytes()).hex(), "{}"),
+            "was promised",
+        ),
+        of(
+            "a folder's manifest of a layer that is another",
+            Tar::default()
+                .file("manifest.json", manifest(&config_x, &[&layer_x]))
+                .file(&Digest::of(config_x.as_bytes()).hex(), &config_x)
+                .file(&Digest::of(&layer_x).hex(), "other"),
+            "was promised",
+        ),
         of("a list without an image", docker().json("manifest.json", &json!([])), "no image"),
+        of(
+            "a list of thousands of images",
+            docker().json("manifest.json", &json!(vec![json!({"Config": "c.json", "Layers": []}); 1001])),
+            "more than 1000 images",
+        ),
+        of(
+            "a list of thousands of names",
+            docker().json("manifest.json", &json!([{"Config": "c.json", "RepoTags": vec!["x"; 1001]}])),
+            "more than 1000 images",
+        ),
+        of(
+            "a list of thousands of layers",
+            docker().json("manifest.json", &listed("c.json", &["a/layer.tar"; 401])),
+            "more than 400 layers",
+        ),
+        of(
+            "an index of thousands of images",
+            layout(|_| ()).with_index(&json!({
+                "schemaVersion": 2,
+                "manifests": vec![json!({"digest": digest_of_nothing, "size": 0}); 1001],
+            })),
+            "more than 1000 images",
+        ),
         of(
             "a list of two configurations",
             docker().file("manifest.json", r#"[{"Config":"c.json","Config":"c.json","Layers":[]}]"#),

@@ -2,20 +2,21 @@
 //!
 //! ```text
 //! load:    file ──> compress ──> spool ──┐
-//!          folder ───────────────────────┴─> source ──> oci | docker ──> offers ──> the store
-//! import:  file ──> compress ──> one layer ───────────────────────────────^
+//!          folder ───────────────────────┴─> source ──> oci | docker | dir ──> offers ──> the store
+//! import:  file ──> compress ──> one layer ─────────────────────────────────────^
 //! save:    the store ──> sink (archive | folder) ──> target
 //! ```
 //!
 //! Two formats are known, each compressed as a whole by gzip, zstd or not at all, and told by its content:
 //!
 //! - the layout of the image specification, `index.json` over blobs by digest (`oci`);
-//! - docker's, `manifest.json` over files of any name (`docker`).
+//! - docker's, `manifest.json` over files of any name (`docker`); and skopeo's folder of that name (`dir`).
 //!
 //! An archive that is both, as docker itself writes them since version 25, is read as a layout, which keeps digests.
 //! It is also what is saved unless another format is asked for: what loads one of the two loads it.
 
 mod compress;
+mod dir;
 mod docker;
 #[cfg(test)]
 pub(crate) mod hostile;
@@ -55,6 +56,8 @@ const INDEX: &str = "index.json";
 const LAYOUT: &str = "oci-layout";
 /// The names in docker's archives before version 1.10, and still beside `manifest.json`.
 const REPOSITORIES: &str = "repositories";
+/// Images, or names of images, of one file.
+const IMAGES_MAX: usize = 1000;
 /// What is read into memory, and is therefore bounded.
 const DOCUMENTS: [&str; 4] = [MANIFEST, INDEX, LAYOUT, REPOSITORIES];
 
@@ -98,6 +101,8 @@ impl ArchiveInput {
         };
         let listed: Vec<Listed> = if let Some(images) = oci::list(&mut source, wanted, &what)? {
             images.into_iter().map(Listed::Oci).collect()
+        } else if let Some(image) = dir::list(&mut source, &what)? {
+            vec![Listed::Dir(image)]
         } else if let Some(images) = docker::list(&mut source, &what)? {
             images.into_iter().map(Listed::Docker).collect()
         } else if source.document(REPOSITORIES, &what)?.is_some() {
@@ -125,6 +130,7 @@ impl ArchiveInput {
 enum Listed {
     Oci(oci::Listed),
     Docker(docker::Listed),
+    Dir(dir::Listed),
 }
 
 /// The images of a file, checked; their documents are read again for each, lest they all lie in memory.
@@ -139,10 +145,15 @@ impl Offers {
         match &self.listed[at] {
             Listed::Oci(image) => image.open(&mut self.source, &self.what),
             Listed::Docker(image) => image.open(&mut self.source, &self.what),
+            Listed::Dir(image) => image.open(&mut self.source, &self.what),
         }
     }
 }
 
 fn refused(what: &str, reason: String) -> ImageError {
     ImageError::Refused { what: what.to_owned(), reason }
+}
+
+fn too_many(what: &str) -> ImageError {
+    refused(what, format!("it lists more than {IMAGES_MAX} images"))
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::source::{Kept, Source, blob_name, missing};
-use super::{INDEX, refused};
+use super::{IMAGES_MAX, INDEX, refused, too_many};
 use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::manifest::{self, ConfigFacts, Descriptor, Document, Manifest};
@@ -67,9 +67,18 @@ struct Entry {
     media_type: String,
     digest: Digest,
     size: u64,
-    platform: Option<Platform>,
+    platform: Option<RawPlatform>,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Deserialize)]
+struct RawPlatform {
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    variant: Option<String>,
 }
 
 impl Entry {
@@ -85,6 +94,14 @@ impl Entry {
 
     fn descriptor(&self) -> Descriptor {
         Descriptor { digest: self.digest, size: self.size }
+    }
+
+    fn platform(&self) -> Option<Platform> {
+        self.platform.as_ref().map(|raw| Platform {
+            os: raw.os.clone(),
+            architecture: raw.architecture.clone(),
+            variant: raw.variant.clone().filter(|variant| !variant.is_empty()),
+        })
     }
 
     fn name(&self) -> Option<Reference> {
@@ -130,6 +147,9 @@ fn read(bytes: &[u8], name: &str, what: &str) -> Result<Vec<Entry>> {
     if index.schema_version != 2 || index.config.is_some() || index.layers.is_some() {
         return Err(refused(what, format!("its {name} is no index")));
     }
+    if index.manifests.len() > IMAGES_MAX {
+        return Err(too_many(what));
+    }
     Ok(index.manifests.into_iter().filter(Entry::is_image_or_index).collect())
 }
 
@@ -145,15 +165,12 @@ fn choose<'e>(entries: &'e [Entry], wanted: &Platform, what: &str) -> Result<Vec
         return Ok(different);
     }
     // One that says nothing about its platform serves when none that does fits.
-    let fit = |entry: &&Entry| match &entry.platform {
-        None => Some(0),
-        Some(platform) => platform.fit(wanted),
-    };
+    let fit = |entry: &&Entry| entry.platform().map_or(Some(0), |platform| platform.fit(wanted));
     let Some(best) = different.iter().filter_map(fit).max() else {
         return Err(ImageError::NoPlatform {
             reference: what.to_owned(),
             wanted: wanted.clone(),
-            available: entries.iter().filter_map(|entry| entry.platform.clone()).collect(),
+            available: entries.iter().filter_map(Entry::platform).collect(),
         });
     };
     Ok(different.into_iter().filter(|entry| fit(entry) == Some(best)).collect())
@@ -179,14 +196,14 @@ fn resolve(source: &mut Source, entry: &Entry, wanted: &Platform, what: &str) ->
         let mut available = Vec::new();
         for entry in read(&bytes, &name, what)? {
             // Docker writes whole indexes, whatever it has of their images.
-            if source.blob_document(&entry.descriptor(), what)?.is_some() {
-                available.extend(entry.platform.clone());
+            if source.has(&blob_name(&entry.digest), what)? {
+                available.extend(entry.platform());
                 here.push(entry);
             }
         }
         let none =
             || ImageError::NoPlatform { reference: what.to_owned(), wanted: wanted.clone(), available };
-        let fits = |entry: &&Entry| entry.platform.as_ref().is_none_or(|own| own.fit(wanted).is_some());
+        let fits = |entry: &&Entry| entry.platform().is_none_or(|own| own.fit(wanted).is_some());
         let chosen = choose(&here, wanted, what)?.into_iter().find(fits).ok_or_else(none)?;
         index = Some(descriptor);
         entry = chosen.clone();

@@ -78,6 +78,14 @@ impl Source {
         }
     }
 
+    /// Whether there is a file of a name of our own, such as a blob's.
+    pub(super) fn has(&self, name: &str, what: &str) -> Result<bool> {
+        match self {
+            Source::Archive(spool) => Ok(spool.find(name, what)?.is_some()),
+            Source::Folder(folder) => Ok(folder.open(name, what)?.is_some()),
+        }
+    }
+
     /// A document; none when there is none.
     pub(super) fn document(&mut self, name: &str, what: &str) -> Result<Option<Vec<u8>>> {
         let Some(kept) = self.find(name, DOCUMENT_MAX, what)? else { return Ok(None) };

@@ -94,11 +94,11 @@ fn decompress(
     promise: &Promise,
 ) -> std::result::Result<(), Stop> {
     let first = incoming.fill_buf().map_err(Stop::Keep)?;
-    let found = sniff(first);
+    let found = Packing::sniff(first);
     let promised = promise.layer.packing;
     // An empty layer has no first bytes; its digest will tell.
-    if found != promised && !first.is_empty() {
-        let (promised, found) = (promised.name(), found.name());
+    if found != Ok(promised) && !first.is_empty() {
+        let (promised, found) = (promised.name(), found.map_or_else(|name| name, Packing::name));
         return Err(Stop::Unpack(UnpackError::Packing { promised, found }));
     }
     match promised {
@@ -145,16 +145,6 @@ fn pump<R: Read>(
         promise.limits.check_bytes(total, came(decoder)).map_err(Stop::Unpack)?;
         buffer.truncate(filled);
         outgoing.send(buffer).map_err(|Gone| Stop::Gone)?;
-    }
-}
-
-fn sniff(first: &[u8]) -> Packing {
-    match first {
-        [0x1f, 0x8b, ..] => Packing::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
-        // A skippable frame (RFC 8878, 3.1.2).
-        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Packing::Zstd,
-        _ => Packing::Plain,
     }
 }
 
