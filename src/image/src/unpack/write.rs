@@ -229,7 +229,8 @@ impl Unpacked {
         let mut file = File::from(made);
         let failed = |error| UnpackError::io("write", &entry.path)(error);
         let mut at = 0;
-        for piece in &entry.pieces {
+        // An empty piece stands for a hole at the end, which seeking alone does not make.
+        for piece in entry.pieces.iter().filter(|piece| piece.length > 0) {
             if piece.offset != at {
                 file.seek(SeekFrom::Start(piece.offset)).map_err(failed)?;
             }
