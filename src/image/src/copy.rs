@@ -7,24 +7,22 @@
 //! The measure for the result is what overlayfs shows of the same layers (kernel, overlayfs.rst). That goes for the
 //! mark of an opaque root too, which a mount does not heed.
 //!
-//! Every folder is opened from a layer's root, or the copy's, by one openat2(2) that follows no link and cannot leave
-//! it, so that only a handful of descriptors is open at a time, however deep the tree.
+//! Every folder is opened by its path from a layer's root, or the copy's (`folder`).
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, ResolveFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use crate::folder::{self, Mounts, join, split};
+use crate::inode::Inode;
 use crate::unpack::UnpackError;
 use crate::unpack::metadata::{self, Attributes, Metadata};
 use crate::unpack::tree;
-
-/// Bytes of a path that the kernel takes in one call (PATH_MAX without the null byte).
-const PATH_BYTES: usize = 4095;
 
 /// The layers of an image could not be copied.
 #[derive(Debug, thiserror::Error)]
@@ -243,7 +241,7 @@ impl Copy {
         if !is_new(made).map_err(UnpackError::io("make", path))? {
             return Ok(false);
         }
-        let xattrs = attributes_of_special(from, name);
+        let xattrs = Inode::open(from, name).and_then(|inode| inode.attributes());
         let xattrs = xattrs.map_err(UnpackError::io("read the attributes of", path))?;
         let described = described(stat, &xattrs);
         all_kept(metadata::apply_special(to, name, kind == FileType::Symlink, &described)?, path)?;
@@ -277,44 +275,9 @@ fn open_layer(path: &Path) -> Result<OwnedFd> {
     tree::open_root(path).map_err(UnpackError::io("open", bytes(path)))
 }
 
-/// Opens the folder at a path of real folders below a root, never through a link, out of it, or into another mount,
-/// which overlayfs would not show.
+/// Opens a folder of a layer or of the copy, never in another mount, which overlayfs would not show.
 fn open_below(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let open = |at: BorrowedFd<'_>, part: &[u8]| {
-        let part = if part.is_empty() { b"." } else { part };
-        rustix::fs::openat2(at, part, flags, Mode::empty(), resolve)
-            .map_err(UnpackError::io("open the folder", path))
-    };
-    let (mut part, mut rest) = head(path);
-    let mut folder = open(root, part)?;
-    while !rest.is_empty() {
-        (part, rest) = head(rest);
-        folder = open(folder.as_fd(), part)?;
-    }
-    Ok(folder)
-}
-
-/// As much of a path as the kernel takes at once, and the rest.
-fn head(path: &[u8]) -> (&[u8], &[u8]) {
-    if path.len() <= PATH_BYTES {
-        return (path, b"");
-    }
-    // A name is at most 255 bytes long.
-    let slash = path[..=PATH_BYTES].iter().rposition(|byte| *byte == b'/').unwrap_or(PATH_BYTES);
-    (&path[..slash], &path[slash + 1..])
-}
-
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (b"", path),
-    }
-}
-
-fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
-    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+    folder::open_below(root, path, Mounts::Refuse).map_err(UnpackError::io("open the folder", path))
 }
 
 fn bytes(path: &Path) -> &[u8] {
@@ -355,26 +318,4 @@ fn all_kept(left_out: u64, path: &[u8]) -> Result<()> {
             Err(UnpackError::entry(path, "has extended attributes that the copy's file system does not hold"))
         }
     }
-}
-
-/// The attributes that belong to the image of what cannot be opened without effect.
-fn attributes_of_special(folder: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<Attributes, Errno> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(folder, name, flags, Mode::empty())?;
-    // The kernel's own name for the open inode, which leads to it and no further.
-    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let mut list = vec![0_u8; 64 << 10];
-    let bytes = match rustix::fs::listxattr(&own, &mut list[..]) {
-        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        other => other?,
-    };
-    let mut found = Vec::new();
-    let names = list[..bytes].split(|byte| *byte == 0);
-    for name in names.filter(|name| !name.is_empty() && metadata::is_kept(name)) {
-        let mut value = vec![0_u8; 64 << 10];
-        let bytes = rustix::fs::getxattr(&own, name, &mut value[..])?;
-        value.truncate(bytes);
-        found.push((name.to_vec(), value));
-    }
-    Ok(found)
 }

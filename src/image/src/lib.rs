@@ -12,6 +12,7 @@
 //! - `assemble`: layers in parallel, each digested, decompressed and unpacked as it comes; [`pull`](ImageStore::pull).
 //! - [`unpack`]: a layer's archive into an overlayfs layer, by descriptor only.
 //! - `archive`: images as files: [`save`](ImageStore::save), `load`, `import`; [`change`]: changes to a configuration.
+//! - [`pack`]: the other way, what a container changed or all that it has, as an archive.
 //! - [`copy_rootfs`]: the layers as one plain folder, where they cannot be mounted.
 //! - [`store`]: content by digest, layers by chain id, names on top; safe for many processes.
 //!
@@ -26,8 +27,11 @@ mod copy;
 pub mod credentials;
 pub mod digest;
 pub mod error;
+mod folder;
+mod inode;
 pub mod login;
 mod manifest;
+pub mod pack;
 pub mod platform;
 pub mod progress;
 mod pull;

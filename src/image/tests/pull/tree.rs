@@ -14,14 +14,14 @@ use nix::sched::{CloneFlags, unshare};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// Type and permission bits.
-    mode: u32,
+    pub mode: u32,
     owner: (u32, u32),
     mtime: (i64, i64),
-    size: u64,
+    pub size: u64,
     device: u64,
     /// The digest of its content, or the target of a link.
     content: String,
-    xattrs: BTreeMap<String, Vec<u8>>,
+    pub xattrs: BTreeMap<String, Vec<u8>>,
     /// The first path of the same inode.
     same_as: PathBuf,
 }
