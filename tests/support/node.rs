@@ -42,6 +42,8 @@ pub struct Node {
     /// Its network.
     pub netns: Netns,
     cgroup: String,
+    /// Further variables of its environment.
+    variables: Vec<(String, String)>,
     dir: TempDir,
 }
 
@@ -78,7 +80,8 @@ impl Node {
         // One process, as under nextest, may hold several nodes.
         let word = dir.path().file_name().expect("it has a name").to_string_lossy().replace('.', "");
         let netns = Netns::new();
-        let node = Node { registry: None, netns, cgroup: format!("/{word}-{}", std::process::id()), dir };
+        let cgroup = format!("/{word}-{}", std::process::id());
+        let node = Node { registry: None, netns, cgroup, variables: Vec::new(), dir };
         fs::create_dir_all(node.config_root().join("registries.d")).expect("a folder can be made");
         node.write_mirrors("127.0.0.1:1");
         node
@@ -101,6 +104,11 @@ impl Node {
              [host.\"registry.test\"]\nmirrors = [\"{host}\"]\n\n[host.\"{host}\"]\nplain-http = true\n"
         );
         self.configure(&text);
+    }
+
+    /// Sets a variable for all that is run on it from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     /// Its registry.
@@ -187,7 +195,8 @@ impl Node {
             .env("AGENT_RUN_ROOT", self.run_root())
             .env("AGENT_CONFIG_ROOT", self.config_root())
             .env("AGENT_NETNS", self.netns.path())
-            .env("AGENT_CGROUP_PARENT", &self.cgroup);
+            .env("AGENT_CGROUP_PARENT", &self.cgroup)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
     }
 
     /// Runs `agent` to its end.

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::cleanup::Cleanup;
+use crate::commands::diff::Diff;
 use crate::commands::exec::Exec;
+use crate::commands::export::Export;
 use crate::commands::history::History;
 use crate::commands::image::ImageCommand;
 use crate::commands::images::Images;
@@ -139,6 +141,8 @@ pub(crate) enum Verb {
     Pull(Pull),
     Images(Images),
     Rmi(Rmi),
+    Diff(Diff),
+    Export(Export),
     Save(Save),
     Load(Load),
     Import(Import),

@@ -6,6 +6,7 @@ mod commands;
 mod exit;
 mod flags;
 mod log;
+mod output;
 mod print;
 mod progress;
 mod startup;
@@ -59,6 +60,8 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Pull(verb) => verb.run(&runtime),
         Verb::Images(verb) => verb.run(&runtime),
         Verb::Rmi(verb) => verb.run(&runtime),
+        Verb::Diff(verb) => verb.run(&runtime),
+        Verb::Export(verb) => verb.run(&runtime),
         Verb::Save(verb) => verb.run(&runtime),
         Verb::Load(verb) => verb.run(&runtime),
         Verb::Import(verb) => verb.run(&runtime),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use container::FailedStart;
 use container::capability::CapabilityError;
 use container::cgroup::CgroupError;
+use image::pack::PackError;
 use image::{CopyError, ImageError};
 use network::NetworkError;
 
@@ -51,6 +52,16 @@ pub enum RuntimeError {
     Ambiguous {
         /// As given.
         prefix: String,
+    },
+    /// The image of a container is no longer here.
+    #[error(
+        "the image {image} of container {name} is gone, so that nothing can be compared with it: pull it again"
+    )]
+    ImageGone {
+        /// The container's name.
+        name: String,
+        /// The image as it was named.
+        image: String,
     },
     /// The container does not run.
     #[error("container {name} is not running")]
@@ -158,6 +169,9 @@ pub enum RuntimeError {
     /// The image's layers could not be copied.
     #[error(transparent)]
     Copy(#[from] CopyError),
+    /// The container's files could not be packed.
+    #[error(transparent)]
+    Pack(#[from] PackError),
     /// The cgroup could not be had or removed.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),

@@ -11,7 +11,7 @@
 //! | `layout`, `record`, `names`, `id` | what is on disk, and where |
 //! | `init_layer`, `rootfs`, `tree` | the files a container begins with, and their removal |
 //! | `lifeline` | who sees to a container, and how others learn that nobody does |
-//! | `create`, `start`, `stop`, `remove`, `exec`, `find`, `usage`, `reset` | the verbs |
+//! | `create`, `start`, `stop`, `remove`, `exec`, `find`, `files`, `usage`, `reset` | the verbs |
 //! | `monitor` | our side of the container's monitor |
 //! | `cleanup` | the end of a container, however it came: its own, a failure, a kill -9, a reboot |
 
@@ -22,6 +22,7 @@ mod cleanup;
 mod create;
 mod error;
 mod exec;
+mod files;
 mod find;
 mod id;
 mod init_layer;

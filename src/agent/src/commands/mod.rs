@@ -1,7 +1,9 @@
 //! The verbs, one file each: its options, and what it does with the runtime.
 
 pub(crate) mod cleanup;
+pub(crate) mod diff;
 pub(crate) mod exec;
+pub(crate) mod export;
 pub(crate) mod history;
 pub(crate) mod image;
 pub(crate) mod images;

@@ -14,8 +14,13 @@ use std::io::{self, Write};
 
 /// Writes `text` to standard output at once; a reader that has gone is no error (`agent ps | head -1`).
 pub(crate) fn out(text: &str) -> io::Result<()> {
+    bytes(text.as_bytes())
+}
+
+/// The same with what need not be text.
+pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }

@@ -55,6 +55,8 @@ fn overlay_options(lower: &[String], upper: &Path, work: &Path, volatile: bool) 
     let lower: Vec<String> = lower.iter().map(|layer| escape(layer)).collect();
     let mut options =
         format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), text(upper)?, text(work)?);
+    // Whatever the kernel's defaults: the upper layer holds its files whole, so that it can be read by itself.
+    options.push_str(",redirect_dir=off,metacopy=off");
     if volatile {
         options.push_str(",volatile");
     }
@@ -102,7 +104,10 @@ mod tests {
         let options =
             overlay_options(&["a:b".to_owned(), "c".to_owned()], Path::new("/u,p"), Path::new("/w"), true)
                 .expect("short");
-        assert_eq!(options, "lowerdir=a\\:b:c,upperdir=/u\\,p,workdir=/w,volatile");
+        assert_eq!(
+            options,
+            "lowerdir=a\\:b:c,upperdir=/u\\,p,workdir=/w,redirect_dir=off,metacopy=off,volatile"
+        );
         let many = vec!["x".repeat(20); 300];
         assert!(overlay_options(&many, Path::new("/u"), Path::new("/w"), false).is_err());
     }
