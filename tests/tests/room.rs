@@ -152,6 +152,50 @@ fn room_is_counted_once() {
 }
 
 #[test]
+fn partial_downloads_are_counted_and_pruned() {
+    let node = Node::new();
+    let (root, name) = (node.root(), "ab".repeat(32));
+    let partial = root.join("content/ingest").join(&name);
+    fs::write(&partial, vec![0; 5000]).expect("root may");
+    let df = || {
+        let lines = node
+            .agent(&["system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Active}} {{.Reclaimable}}"])
+            .ok();
+        lines
+            .lines()
+            .find_map(|line| line.strip_prefix("Partial Downloads ").map(str::to_owned))
+            .expect("it is told")
+    };
+    // Somebody fetches it.
+    let lock = fs::File::create(root.join(format!("locks/blob-{name}"))).expect("root may");
+    lock.lock().expect("nobody else does");
+    assert_eq!(df(), "1 1 0B (0%)");
+    assert_eq!(node.agent(&["image", "prune", "-f"]).ok(), "Total reclaimed space: 0B");
+    drop(lock);
+    assert_eq!(df(), "1 0 5kB (100%)");
+    assert_eq!(node.agent(&["image", "prune", "-f"]).ok(), "Total reclaimed space: 5kB");
+    assert_eq!((df().as_str(), partial.exists()), ("0 0 0B", false));
+}
+
+#[test]
+fn an_image_was_last_used_when_its_last_container_went() {
+    let node = Node::new();
+    node.detached(&["--name", "cc", PROBE, "exit", "0"]);
+    let id = node.agent(&["images", "-q", "--no-trunc"]).ok();
+    let mark = node.root().join("marks/used").join(id.trim_start_matches("sha256:"));
+    let long_ago = std::time::SystemTime::UNIX_EPOCH;
+    let used = || fs::metadata(&mark).and_then(|found| found.modified()).expect("it is noted");
+    let forget = || fs::File::open(&mark).and_then(|file| file.set_modified(long_ago)).expect("root may");
+    assert_ne!(used(), long_ago);
+    forget();
+    let _ = node.agent(&["rm", "-f", "cc"]).ok();
+    assert_ne!(used(), long_ago);
+    forget();
+    assert_eq!(node.agent(&["run", "--rm", PROBE, "out", "x"]).ok(), "x");
+    assert_ne!(used(), long_ago);
+}
+
+#[test]
 fn a_full_disk_is_freed_of_what_was_used_least_recently() {
     let node = Node::fresh();
     let mut random = Random::seeded();

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 use tests::support::extent;
 use tests::support::layer::Entry;
@@ -115,6 +117,15 @@ fn hand(node: &Node, names: &[String], random: &mut Random) {
         "gc" => vec!["image", "gc", "--high", "0", "--low", "0", "--min-age", "0s"],
         verb => vec!["image", verb, &other],
     };
+    if random.below(4) == 0 {
+        // Whoever is killed half way leaves nothing that the next does not mend.
+        let running = node.start(&words);
+        thread::sleep(random.time(Duration::from_millis(60)));
+        running.signal(Signal::SIGKILL);
+        let output = running.finish();
+        assert!(!output.stderr.contains("panicked"), "{output:?}");
+        return;
+    }
     let output = node.agent(&words);
     let complaints = output.stderr.lines();
     // There is no disk that this could empty enough.

@@ -117,6 +117,11 @@ impl Runtime {
         };
         if !stays {
             let _step = tracer.step("runtime", "container.remove");
+            // It was in use until now.
+            let image = record.as_ref().map_or("", |record| &record.image_id);
+            if let Err(error) = self.images().mark_used(image) {
+                tracing::warn!(id, %error, "failed to note the use of an image");
+            }
             self.remove_bundle(&bundle, id, record.as_ref())?;
         }
         if !stays {

@@ -188,7 +188,7 @@ impl ImageStore {
 
     /// Every image as a plan needs it.
     pub fn gc_images(&self, in_use: &InUse<'_>) -> Result<Vec<GcImage>> {
-        let StoreUsage { images, content } = self.usage()?;
+        let StoreUsage { images, content, .. } = self.usage()?;
         let images = images.into_iter().map(|image| GcImage {
             name: image.names.first().unwrap_or(&image.summary.id).clone(),
             content: image.content.iter().filter_map(|piece| Some((*piece, *content.get(piece)?))).collect(),

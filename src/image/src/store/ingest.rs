@@ -97,6 +97,20 @@ impl Partial {
     }
 }
 
+/// Every partial blob: its bytes, and whether somebody fetches it now.
+pub(crate) fn survey(layout: &Layout) -> Result<Vec<(u64, bool)>> {
+    let mut all = Vec::new();
+    for name in layout::names_in(&layout.ingest())? {
+        let Some(digest) = Digest::from_hex(&name) else { continue };
+        let is_free = Lock::try_passing(&layout.blob_lock(&digest))?.is_some();
+        // One that went meanwhile is none any more.
+        if let Ok(found) = layout.partial(&digest).metadata() {
+            all.push((found.len(), !is_free));
+        }
+    }
+    Ok(all)
+}
+
 /// Removes the partial blobs that nobody fetches and nobody touched for so long; says how many bytes went.
 pub(crate) fn remove_abandoned(layout: &Layout, unused_for: Duration) -> Result<u64> {
     let mut removed = 0;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::layout::{self, Layout};
 use super::record::ImageRecord;
-use super::{ImageStore, ImageSummary, layer, marks};
+use super::{ImageStore, ImageSummary, ingest, layer, marks};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{ImageError, Result};
 
@@ -45,6 +45,8 @@ pub struct StoreUsage {
     pub images: Vec<ImageUsage>,
     /// Bytes of all that is there: files of a layer, or of a blob. Some of it may belong to no image.
     pub content: BTreeMap<Content, u64>,
+    /// What came so far of blobs that are not whole: bytes of each, and whether somebody fetches it now.
+    pub partial: Vec<(u64, bool)>,
 }
 
 impl StoreUsage {
@@ -77,7 +79,11 @@ impl ImageStore {
     /// What is there, and which images need it.
     pub fn usage(&self) -> Result<StoreUsage> {
         let pins = marks::pins(&self.layout)?;
-        let mut usage = StoreUsage { images: Vec::new(), content: content(&self.layout)? };
+        let partial = match self.layout.ingest().exists() {
+            true => ingest::survey(&self.layout)?,
+            false => Vec::new(),
+        };
+        let mut usage = StoreUsage { images: Vec::new(), content: content(&self.layout)?, partial };
         for (id, records) in ImageRecord::images(&self.layout)? {
             let Some(first) = records.first() else { continue };
             let added = records.iter().map(|record| record.pulled).min().unwrap_or(first.pulled);

@@ -87,7 +87,6 @@ pub(crate) struct Filters<'s> {
 impl<'s> Filters<'s> {
     pub(crate) fn new(store: &'s ImageStore, filters: Vec<Filter>) -> Result<Self> {
         let mut found = Filters { store, filters, before: Vec::new(), since: Vec::new() };
-        let all = store.list()?;
         for filter in &found.filters {
             let (name, into) = match filter {
                 Filter::Before(name) => (name, &mut found.before),
@@ -95,7 +94,7 @@ impl<'s> Filters<'s> {
                 _ => continue,
             };
             let Some(image) = store.resolve(name)? else { bail!("no such image: {name}") };
-            into.extend(all.iter().find(|other| other.id == image.id).map(built));
+            into.extend(store.list()?.iter().find(|other| other.id == image.id).map(built));
         }
         Ok(found)
     }

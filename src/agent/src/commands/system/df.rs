@@ -46,7 +46,8 @@ const VOLUMES: [Column; 3] = [("VOLUME NAME", "Name"), ("LINKS", "Links"), ("SIZ
 
 /// Show how much room images, containers and volumes take
 ///
-/// Images: their unpacked layers and the blobs these came in, each counted once however many images share it.
+/// Images: their unpacked layers and the blobs these came in, each counted once however many images share it. Partial
+/// downloads are what a pull that was cut short left for the next; `image prune` removes those too.
 #[derive(Debug, Args)]
 pub(crate) struct Df {
     /// Each image, container and volume
@@ -85,40 +86,24 @@ impl Df {
 
 impl Usage {
     /// A line of each kind.
-    fn summary(&self) -> [Value; 3] {
+    fn summary(&self) -> [Value; 4] {
         let used = |image: &ImageUsage| self.users(image) > 0;
-        let running = |view: &ContainerView| matches!(view.state, ContainerState::Running { .. });
-        let total = |sizes: &mut dyn Iterator<Item = u64>| sizes.sum::<u64>();
+        let is_running = |view: &ContainerView| matches!(view.state, ContainerState::Running { .. });
+        let active = self.store.images.iter().filter(|image| used(image)).count();
+        let (bytes, reclaimable) = (self.store.bytes(), self.store.reclaimable(used));
+        // Bytes, whether it is active, and whether it could go.
+        let containers = self.containers.iter().map(|(view, bytes)| {
+            let running = is_running(view);
+            (*bytes, running, !running)
+        });
+        let volumes =
+            self.volumes.iter().map(|volume| (volume.bytes, volume.active, volume.containers.is_empty()));
+        let partial = self.store.partial.iter().map(|(bytes, held)| (*bytes, *held, !held));
         [
-            line(
-                "Images",
-                self.store.images.len(),
-                self.store.images.iter().filter(|image| used(image)).count(),
-                self.store.bytes(),
-                self.store.reclaimable(used),
-            ),
-            line(
-                "Containers",
-                self.containers.len(),
-                self.containers.iter().filter(|(view, _)| running(view)).count(),
-                total(&mut self.containers.iter().map(|(_, bytes)| *bytes)),
-                total(
-                    &mut self.containers.iter().filter(|(view, _)| !running(view)).map(|(_, bytes)| *bytes),
-                ),
-            ),
-            line(
-                "Local Volumes",
-                self.volumes.len(),
-                self.volumes.iter().filter(|volume| volume.active).count(),
-                total(&mut self.volumes.iter().map(|volume| volume.bytes)),
-                total(
-                    &mut self
-                        .volumes
-                        .iter()
-                        .filter(|volume| volume.containers.is_empty())
-                        .map(|volume| volume.bytes),
-                ),
-            ),
+            line("Images", self.store.images.len(), active, bytes, reclaimable),
+            sum("Containers", containers),
+            sum("Local Volumes", volumes),
+            sum("Partial Downloads", partial),
         ]
     }
 
@@ -169,6 +154,18 @@ impl Usage {
         print::out("\nLocal Volumes space usage:\n\n")?;
         print::list(&Format::Table, &VOLUMES, volumes)
     }
+}
+
+/// The line of a kind whose things share nothing.
+fn sum(kind: &str, all: impl Iterator<Item = (u64, bool, bool)>) -> Value {
+    let (mut count, mut active, mut bytes, mut reclaimable) = (0, 0, 0, 0);
+    for (own, is_active, may_go) in all {
+        count += 1;
+        active += usize::from(is_active);
+        bytes += own;
+        reclaimable += if may_go { own } else { 0 };
+    }
+    line(kind, count, active, bytes, reclaimable)
 }
 
 fn line(kind: &str, total: usize, active: usize, bytes: u64, reclaimable: u64) -> Value {
