@@ -263,9 +263,9 @@ fn relay(
         Some(Fault::Shorten(bytes)) => length.min(*bytes),
         _ => length,
     };
+    note(from.status, 0);
     send_head(client, &from, promised)?;
     if request.method == "HEAD" {
-        note(from.status, 0);
         return Ok(true);
     }
     let (piece, pause) = match fault {

@@ -20,6 +20,7 @@ use crate::commands::logout::Logout;
 use crate::commands::logs::Logs;
 use crate::commands::ps::Ps;
 use crate::commands::pull::Pull;
+use crate::commands::push::Push;
 use crate::commands::reset::Reset;
 use crate::commands::rm::Rm;
 use crate::commands::rmi::Rmi;
@@ -139,6 +140,7 @@ pub(crate) enum Verb {
     Wait(Wait),
     Inspect(Inspect),
     Pull(Pull),
+    Push(Push),
     Images(Images),
     Rmi(Rmi),
     Diff(Diff),

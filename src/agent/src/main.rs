@@ -58,6 +58,7 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Wait(verb) => verb.run(&runtime),
         Verb::Inspect(verb) => verb.run(&runtime),
         Verb::Pull(verb) => verb.run(&runtime),
+        Verb::Push(verb) => verb.run(&runtime),
         Verb::Images(verb) => verb.run(&runtime),
         Verb::Rmi(verb) => verb.run(&runtime),
         Verb::Diff(verb) => verb.run(&runtime),

@@ -10,6 +10,7 @@
 //! - [`registries`], [`credentials`]: how a registry is reached, and as whom.
 //! - `registry`: one endpoint; `manifest`: the documents, bounded and checked.
 //! - `assemble`: layers in parallel, each digested, decompressed and unpacked as it comes; [`pull`](ImageStore::pull).
+//! - [`push`](ImageStore::push): what a repository lacks of an image, then its manifests.
 //! - [`unpack`]: a layer's archive into an overlayfs layer, by descriptor only.
 //! - `archive`: images as files: [`save`](ImageStore::save), `load`, `import`; [`change`]: changes to a configuration.
 //! - [`pack`]: the other way, what a container changed or all that it has, as an archive.
@@ -35,6 +36,7 @@ pub mod pack;
 pub mod platform;
 pub mod progress;
 mod pull;
+mod push;
 pub mod reference;
 pub mod registries;
 mod registry;
@@ -49,6 +51,7 @@ pub use error::ImageError;
 pub use platform::Platform;
 pub use progress::{LayerState, PullProgress, Silent};
 pub use pull::PullOptions;
+pub use push::{PushOptions, Pushed};
 pub use reference::Reference;
 pub use store::{
     Collected, Content, Damage, Damaged, DiskUsage, GcImage, GcPlan, GcPolicy, GcStep, HistoryEntry, Image,

@@ -122,6 +122,17 @@ struct RawPlatform {
     variant: Option<String>,
 }
 
+/// What a document says that it is; the specification's own need not say it, and are what is `implied`.
+pub(crate) fn media_type(bytes: &[u8], implied: &str) -> String {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Said {
+        media_type: Option<String>,
+    }
+    let said: Option<Said> = serde_json::from_slice(bytes).ok();
+    said.and_then(|said| said.media_type).unwrap_or_else(|| implied.to_owned())
+}
+
 /// Reads an index or a manifest. `media_type` is what the server called it, `what` names it in errors.
 pub(crate) fn parse(bytes: &[u8], media_type: Option<&str>, what: &str) -> Result<Document> {
     document(bytes, media_type).map_err(|reason| ImageError::Refused { what: what.to_owned(), reason })

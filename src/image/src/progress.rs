@@ -1,4 +1,4 @@
-//! How a pull says what it is doing. Whoever shows it, as bars or as lines, implements [`PullProgress`].
+//! How a pull or push says what it is doing. Whoever shows it, as bars or as lines, implements [`PullProgress`].
 
 use std::time::Duration;
 
@@ -15,11 +15,15 @@ pub enum LayerState {
     Downloading,
     /// All its bytes are here; the rest of it is being unpacked and synced.
     Extracting,
-    /// It is complete, verified and on disk.
+    /// The registry has it already; nothing is sent.
+    Present,
+    /// Its bytes are being sent.
+    Uploading,
+    /// It is complete and verified: on disk, or at the registry.
     Done,
 }
 
-/// Hears of the steps of a pull. Calls are short and come from the task that pulls, in order per layer.
+/// Hears of the steps of a pull or push. Calls are short and come from the task that pulls, in order per layer.
 pub trait PullProgress: Send + Sync {
     /// The manifest of this reference is being asked for.
     fn resolving(&self, reference: &str) {
@@ -37,12 +41,12 @@ pub trait PullProgress: Send + Sync {
         let _ = (index, state);
     }
 
-    /// Fetching the layer failed for this reason, and is tried again after so long.
+    /// Moving the layer failed for this reason, and is tried again after so long.
     fn retrying(&self, index: usize, reason: &str, after: Duration) {
         let _ = (index, reason, after);
     }
 
-    /// So many compressed bytes of the layer have come in all.
+    /// So many compressed bytes of the layer have come or gone in all.
     fn bytes(&self, index: usize, bytes: u64) {
         let _ = (index, bytes);
     }

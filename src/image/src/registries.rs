@@ -135,7 +135,12 @@ impl Registries {
             let slash = if prefix.is_empty() { "" } else { "/" };
             self.endpoint(host, format!("{prefix}{slash}{}", reference.repository()))
         });
-        mirrors.chain([self.endpoint(registry, reference.repository().to_owned())]).collect()
+        mirrors.chain([self.origin(reference)]).collect()
+    }
+
+    /// The registry of a reference itself, without its mirrors.
+    pub(crate) fn origin(&self, reference: &Reference) -> Result<Endpoint> {
+        self.endpoint(reference.registry(), reference.repository().to_owned())
     }
 
     /// A registry itself, without its mirrors and for no repository.

@@ -16,6 +16,7 @@ pub(crate) mod logout;
 pub(crate) mod logs;
 pub(crate) mod ps;
 pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod reset;
 pub(crate) mod rm;
 pub(crate) mod rmi;

@@ -63,8 +63,10 @@ impl PullProgress for Bars {
         self.with(index, |bar| {
             bar.set_message(word(state));
             match state {
-                LayerState::Exists | LayerState::Waiting => bar.set_style(self.standing.clone()),
-                LayerState::Downloading => {
+                LayerState::Exists | LayerState::Present | LayerState::Waiting => {
+                    bar.set_style(self.standing.clone());
+                }
+                LayerState::Downloading | LayerState::Uploading => {
                     bar.set_style(self.coming.clone());
                     bar.enable_steady_tick(TICK);
                     // What was here before did not come at any rate.
@@ -77,7 +79,7 @@ impl PullProgress for Bars {
                     bar.finish();
                 }
             }
-            if state == LayerState::Exists {
+            if matches!(state, LayerState::Exists | LayerState::Present) {
                 bar.finish();
             }
         });

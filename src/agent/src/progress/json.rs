@@ -62,9 +62,11 @@ impl<W: Write + Send> PullProgress for Json<W> {
             LayerState::Waiting => "waiting",
             LayerState::Downloading => "downloading",
             LayerState::Extracting => "extracting",
+            LayerState::Present => "present",
+            LayerState::Uploading => "uploading",
             LayerState::Done => "done",
         };
-        if let Some(layer) = lock(&self.layers).get_mut(index).filter(|_| state == LayerState::Downloading) {
+        if let Some(layer) = lock(&self.layers).get_mut(index).filter(|_| moves(state)) {
             (layer.begun, layer.told) = (None, None);
         }
         self.say(&json!({"event": "state", "layer": index, "state": word}));
@@ -92,6 +94,11 @@ impl<W: Write + Send> PullProgress for Json<W> {
             "rate": rate as u64, "left": left,
         }));
     }
+}
+
+/// Whether bytes come or go from now on.
+fn moves(state: LayerState) -> bool {
+    matches!(state, LayerState::Downloading | LayerState::Uploading)
 }
 
 #[cfg(test)]

@@ -45,6 +45,8 @@ fn word(state: LayerState) -> &'static str {
         LayerState::Waiting => "waiting",
         LayerState::Downloading => "downloading",
         LayerState::Extracting => "extracting",
+        LayerState::Present => "already there",
+        LayerState::Uploading => "uploading",
         LayerState::Done => "done",
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::compress::{BUFFER, Compression, Encoder, Plain};
 use super::oci::{CONTAINERD_NAME, REF_NAME};
@@ -150,11 +150,8 @@ impl ImageStore {
         if platform.is_none() {
             blobs.insert(0, (digest, bytes.len() as u64));
         }
-        // The specification's own documents need not say what they are.
-        let said: MediaType = serde_json::from_slice(&bytes)
-            .map_err(|error| damaged(&self.layout, &digest, &error.to_string()))?;
         let implied = if platform.is_none() { manifest::OCI_INDEX } else { manifest::OCI_MANIFEST };
-        let media_type = said.media_type.unwrap_or_else(|| implied.to_owned());
+        let media_type = manifest::media_type(&bytes, implied);
         let whole = Written { digest, media_type, size: bytes.len() };
         Ok(Ready { names, whole, blobs, manifest, config, diff_ids: facts.diff_ids, platform })
     }
@@ -325,12 +322,6 @@ fn manifest_json(images: &[Ready], format: SaveFormat) -> Vec<u8> {
     });
     let listed: Vec<docker::Listed> = listed.collect();
     serde_json::to_vec(&listed).expect("a list has only string keys")
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct MediaType {
-    media_type: Option<String>,
 }
 
 #[derive(Serialize)]

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `transport` | HTTP: trust, client certificates, redirects |
 //! | `auth` | who we are: passwords and tokens, and who may see them |
+//! | `upload` | blobs and manifests on their way there |
 //! | `failure`, `backoff` | what failed, and whether and when to ask again |
 //!
 //! Everything read here is bounded; nothing is verified here but what a request itself says.
@@ -12,6 +13,7 @@ mod auth;
 mod backoff;
 mod failure;
 mod transport;
+mod upload;
 
 use std::sync::Arc;
 
@@ -25,6 +27,7 @@ use self::auth::{Auth, Scope};
 pub(crate) use self::backoff::Backoff;
 pub(crate) use self::failure::{EndpointResult, Failure};
 use self::transport::{Ask, Transport};
+pub(crate) use self::upload::{Begun, Session};
 use crate::digest::Digest;
 use crate::error::{Fault, ImageError, Result};
 use crate::manifest::{ACCEPTED, DOCUMENT_MAX};
@@ -79,7 +82,7 @@ impl Registry {
         self.transport.endpoint()
     }
 
-    /// Waits until one more layer may be fetched from this endpoint; dropping the permit makes room.
+    /// Waits until one more layer may be on its way from or to this endpoint; dropping the permit makes room.
     pub(crate) async fn download(&self) -> SemaphorePermit<'_> {
         self.downloads.acquire().await.expect("the semaphore is never closed")
     }
@@ -206,7 +209,11 @@ impl Registry {
 
     /// The answer to a request, after credentials were shown where they were asked for.
     async fn send(&self, ask: &Ask) -> EndpointResult<Response> {
-        let header = self.auth.header(&self.scopes).await;
+        self.send_for(ask, &self.scopes).await
+    }
+
+    async fn send_for(&self, ask: &Ask, scopes: &[Scope]) -> EndpointResult<Response> {
+        let header = self.auth.header(scopes).await;
         let response = self.transport.send(ask, header.as_ref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
@@ -216,8 +223,7 @@ impl Registry {
             let reason = format!("it leads to {host}, which wants credentials of its own");
             return Err(Failure::lasting(Fault::Unauthorized, reason));
         }
-        let header =
-            self.auth.answer(&self.transport, &self.scopes, response.headers(), header.as_ref()).await?;
+        let header = self.auth.answer(&self.transport, scopes, response.headers(), header.as_ref()).await?;
         self.transport.send(ask, Some(&header)).await
     }
 

@@ -18,6 +18,8 @@ use crate::registries::Endpoint;
 
 const USER_AGENT: &str = concat!("agent/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes a second at which what is sent has not stalled.
+const SLOWEST: u64 = 64 << 10;
 const REDIRECTS_MAX: usize = 10;
 /// Docker Hub's registry has another name than its images.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
@@ -121,7 +123,8 @@ impl Transport {
                 request = request.header(AUTHORIZATION, authorization);
             }
             // The wait for an answer's head; that for its body is the reader's.
-            let answer = tokio::time::timeout(self.endpoint.stall, request.send()).await;
+            let sending = Duration::from_secs(ask.body.len() as u64 / SLOWEST);
+            let answer = tokio::time::timeout(self.endpoint.stall + sending, request.send()).await;
             let response = answer
                 .map_err(|_| Failure::passing(Fault::Unreachable, "no answer in time"))?
                 .map_err(|error| Failure::unanswered(&error))?;
