@@ -10,6 +10,8 @@ mod layout;
 mod registry;
 #[path = "pull/removal.rs"]
 mod removal;
+#[path = "pull/saving.rs"]
+mod saving;
 #[path = "pull/tree.rs"]
 mod tree;
 
