@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::compress::{BUFFER, Plain};
 use super::oci::Offer;
 use super::source::Kept;
-use super::{ArchiveInput, From, load, made, refused};
+use super::{ArchiveInput, Origin, load, made, refused};
 use crate::assemble::Assembler;
 use crate::change::{self, Change};
 use crate::digest::{Algorithm, Digest, Digester};
@@ -90,7 +90,7 @@ async fn import(
 /// Keeps the archive as it comes, and digests what it is compressed and what it is plain.
 fn spool(input: ArchiveInput, path: PathBuf, limits: &Limits) -> Result<Layer> {
     let what = input.what;
-    let From::Stream(stream) = input.from else {
+    let Origin::Stream(stream) = input.origin else {
         return Err(refused(
             &what,
             "it is a folder; give an archive of it: tar -C DIR -c . | agent import -".into(),

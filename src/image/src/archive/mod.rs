@@ -64,10 +64,10 @@ const DOCUMENTS: [&str; 4] = [MANIFEST, INDEX, LAYOUT, REPOSITORIES];
 /// A file with images, not yet read.
 pub struct ArchiveInput {
     what: String,
-    from: From,
+    origin: Origin,
 }
 
-enum From {
+enum Origin {
     Stream(Box<dyn Read + Send>),
     Folder(PathBuf),
 }
@@ -77,24 +77,24 @@ impl ArchiveInput {
     pub fn open(path: &Path) -> Result<ArchiveInput> {
         let file = File::open(path).map_err(ImageError::io("open", path))?;
         let metadata = file.metadata().map_err(ImageError::io("read", path))?;
-        let from = match metadata.is_dir() {
-            true => From::Folder(path.to_owned()),
-            false => From::Stream(Box::new(file)),
+        let origin = match metadata.is_dir() {
+            true => Origin::Folder(path.to_owned()),
+            false => Origin::Stream(Box::new(file)),
         };
-        Ok(ArchiveInput { what: path.display().to_string(), from })
+        Ok(ArchiveInput { what: path.display().to_string(), origin })
     }
 
     /// What comes from a pipe; `what` names it in errors.
     pub fn stream(what: &str, reader: impl Read + Send + 'static) -> ArchiveInput {
-        ArchiveInput { what: what.to_owned(), from: From::Stream(Box::new(reader)) }
+        ArchiveInput { what: what.to_owned(), origin: Origin::Stream(Box::new(reader)) }
     }
 
     /// Takes all files into `folder`, or as they are asked for, and finds the images among them.
     fn read(self, folder: &Path, wanted: &Platform, limits: &Limits) -> Result<Offers> {
         let what = self.what;
-        let mut source = match self.from {
-            From::Folder(path) => Source::Folder(Folder::new(&path, folder, limits)),
-            From::Stream(stream) => {
+        let mut source = match self.origin {
+            Origin::Folder(path) => Source::Folder(Folder::new(&path, folder, limits)),
+            Origin::Stream(stream) => {
                 let input = BufReader::with_capacity(compress::BUFFER, stream);
                 Source::Archive(Spool::read(input, folder, limits, &what)?)
             }
