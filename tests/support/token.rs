@@ -195,7 +195,8 @@ fn sign(signer: &Identity, asked: &Asked, life: u64) -> io::Result<String> {
         "iat": now - LEEWAY,
         "nbf": now - LEEWAY,
         "exp": now + life - LEEWAY,
-        "jti": "1",
+        // Two of the same second are two nevertheless.
+        "jti": format!("{:?}", SystemTime::now()),
         "access": asked.access(),
     });
     let [head, claims] = [head, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));

@@ -220,8 +220,9 @@ fn a_stall_is_noticed_and_the_rest_asked_for_again() {
     let said = line.node.agent(&["pull", "-q", &line.name]).refused(1);
     assert!(said.contains("stall") || said.contains("in time"), "{said}");
     // One that is slow and never silent is waited for.
+    line.configure("stall-seconds = 3");
     line.faults.behave();
-    line.faults.on(line.blob(0), 1, Fault::Drip(256 << 10, Duration::from_millis(400)));
+    line.faults.on(line.blob(0), 1, Fault::Drip(128 << 10, Duration::from_millis(500)));
     line.faults.take_seen("");
     line.node.pull(&line.name);
     assert_eq!(line.faults.take_seen(&line.blob(0)).len(), 1);

@@ -127,12 +127,12 @@ fn a_token_that_expires_while_an_image_is_pulled_is_renewed() {
     let written = image.write(&layout);
     Registry::start(&node.netns, node.dir()).push(&node.netns, &layout, "private");
     // It promises more than it keeps, so that the registry is the one who says no.
-    let spec = TokenSpec { life: 1, promised: Some(3000), ..TokenSpec::default() };
+    let spec = TokenSpec { life: 2, promised: Some(3000), ..TokenSpec::default() };
     let tokens = TokenServer::start(&node.netns, node.dir(), spec);
     let spec = RegistrySpec { tokens: Some(&tokens), ..RegistrySpec::default() };
     let registry = Registry::start_as(&node.netns, node.dir(), &spec);
     let faults = Faults::start(&node.netns, registry.port());
-    let pause = std::time::Duration::from_millis(1500);
+    let pause = std::time::Duration::from_millis(3000);
     faults.on(&written.layers[0], 1, Fault::Drip(1 << 20, pause));
     plain(&node, &faults.host(), &format!("max-parallel = 1\n{}", with_password(PASSWORD)));
     node.pull(&format!("{}/private:latest", faults.host()));

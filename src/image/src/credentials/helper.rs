@@ -244,7 +244,7 @@ mod tests {
         let pid = folder.path().join("pid");
         let script = format!("echo $$ > {}; exec sleep 1000", pid.display());
         // Long enough that the script has begun, which is seen below.
-        let error = helper(&folder, &script, Duration::from_secs(2)).get("h.x").expect_err("no answer");
+        let error = helper(&folder, &script, Duration::from_secs(5)).get("h.x").expect_err("no answer");
         assert!(error.to_string().contains("did not answer"), "{error}");
         let pid = fs::read_to_string(pid).expect("it had begun");
         assert!(!std::path::Path::new("/proc").join(pid.trim()).exists());
