@@ -13,7 +13,7 @@ def measure(machine, runs):
     for tool in tools:
         tool.fresh()
         timed(tool.pull(reference))
-    medians, _ = interleaved({tool.name: lambda tool=tool: tool.run(reference) for tool in tools}, runs)
+    medians = interleaved({tool.name: lambda tool=tool: tool.run(reference) for tool in tools}, runs)
     for tool in tools:
         tool.close()
     yield Row("run --rm --network none true", medians.pop("agent"), peers=medians)

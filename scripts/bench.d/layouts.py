@@ -118,6 +118,8 @@ def many_files(folder, count=100_000, per_folder=250):
             entry.size, entry.mtime = chance.randrange(4096), 1_700_000_000
             start = chance.randrange(len(text) - 4096)
             archive.addfile(entry, io.BytesIO(text[start:start + entry.size]))
+            # It would remember every entry.
+            archive.members.clear()
 
     layout.layer(fill)
     return layout.finish()

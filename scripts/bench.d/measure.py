@@ -4,11 +4,10 @@ import json
 import os
 import statistics
 import subprocess
-import tempfile
 import time
 from dataclasses import dataclass, field
 
-from machine import die
+from machine import die, quiet
 
 
 @dataclass
@@ -22,37 +21,38 @@ class Row:
 
 
 def timed(command):
-    """Milliseconds that one command takes as a whole process, and the most memory it held, in MiB.
+    """Milliseconds that one command takes as a whole process."""
+    begun = time.perf_counter()
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    took = (time.perf_counter() - begun) * 1000
+    if done.returncode:
+        die(f"{' '.join(map(str, command))} failed ({done.returncode}): {done.stderr.decode()}")
+    return took
 
-    Below some 20 MiB the memory is this program's own, which a new process bears until it has become another."""
-    with tempfile.TemporaryFile() as errors:
-        begun = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
-        _, status, usage = os.wait4(process.pid, 0)
-        took = (time.perf_counter() - begun) * 1000
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            errors.seek(0)
-            die(f"{' '.join(map(str, command))} failed ({process.returncode}): {errors.read().decode()}")
-    return took, usage.ru_maxrss / 1024
+
+def held(command):
+    """The most memory that one command held, in MiB.
+
+    The kernel counts to a process what it held before it became another, here this program; so a small one is put
+    between, whose fork starts anew."""
+    between = ["time", "--quiet", "--format=%M", "--output=/dev/stdout", "--", "sh", "-c", 'exec "$@" >/dev/null', "sh"]
+    return int(quiet(*between, *command)) / 1024
 
 
 def interleaved(acts, runs):
-    """Medians by name of the milliseconds of acts that are done in turns, and by name the most MiB of any.
+    """Medians by name of the milliseconds of acts that are done in turns.
 
     An act is a function that gets everything ready and returns the command to measure. One turn comes first that is
     not counted."""
     times = {name: [] for name in acts}
-    memory = dict.fromkeys(acts, 0)
     for turn in range(runs + 1):
         for name, prepare in acts.items():
             command = prepare()
             os.sync()
-            took, held = timed(command)
-            memory[name] = max(memory[name], held)
+            took = timed(command)
             if turn:
                 times[name].append(took)
-    return {name: statistics.median(each) for name, each in times.items()}, memory
+    return {name: statistics.median(each) for name, each in times.items()}
 
 
 def report(area, rows, limits, as_json):
