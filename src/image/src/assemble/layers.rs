@@ -176,7 +176,12 @@ impl Fetch<'_> {
             return Ok(false);
         }
         let promised = layer.clone();
-        self.read(index, layer, move |incoming, path| decompress::verify(incoming, &promised, path)).await?;
+        self.read(index, layer, move |incoming, path| {
+            decompress::verify(incoming, &promised, path)?;
+            // Nobody reads it before an image counts on it, who would see that a power cut has damaged it.
+            layout::sync_file(path)
+        })
+        .await?;
         Ok(true)
     }
 

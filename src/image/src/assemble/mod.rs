@@ -131,9 +131,9 @@ impl<'s> Assembler<'s> {
     /// Makes a file of [`path`](Assembler::path), whose content has this digest, a blob of the store.
     pub(crate) fn adopt(&self, from: &Path, digest: &Digest) -> Result<()> {
         self.work.need(&self.store.layout, [*digest])?;
-        layout::rename(from, &self.store.layout.blob(digest))?;
-        self.work.brought();
-        Ok(())
+        // It may take the place of one that an image counts on, and which is on disk.
+        layout::sync_file(from)?;
+        layout::rename(from, &self.store.layout.blob(digest))
     }
 
     /// Brings the layers of an image into the store, from there or from `sources`, and makes it visible.

@@ -154,6 +154,12 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     file.sync_all().map_err(ImageError::io("sync", path))
 }
 
+/// Makes the content of a file durable.
+pub(crate) fn sync_file(path: &Path) -> Result<()> {
+    let file = File::open(path).map_err(ImageError::io("open", path))?;
+    file.sync_all().map_err(ImageError::io("sync", path))
+}
+
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(path: &Path) -> Result<()> {
     let folder = File::open(path).map_err(ImageError::io("open", path))?;
