@@ -1,5 +1,5 @@
-//! A power cut, at any moment of a pull, of one that moves a tag, of a removal: what is listed then is whole, what a
-//! command had done when it returned stays done, and the next pull works.
+//! A power cut, at any moment of a pull, of one that moves a tag, of a removal, of a load: what is listed then is
+//! whole, what a command had done when it returned stays done, and the next pull works.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -101,6 +101,11 @@ fn record(node: &Node, disk: &RecordingDisk, root: &Path, random: &mut Random) -
         phase(what, Some(id), &["pull", "-q", NAME]);
     }
     phase("a removal", None, &["rmi", NAME]);
+    let (last, plain) = whole.iter().find(|(_, plain)| plain.ends_with("two")).expect("it was pulled");
+    let saved = node.dir().join("saved");
+    let saved = saved.to_str().expect("it is plain");
+    assert_eq!(agent(node, plain, &["save", "-o", saved, NAME]).ok(), "");
+    phase("a load", Some(last.clone()), &["load", "-q", "-i", saved]);
     (phases, whole)
 }
 
@@ -111,7 +116,7 @@ fn moments<'a>(recording: &Recording, phases: &'a [Phase], random: &mut Random) 
     for phase in phases {
         let flushes = recording.flushes(phase.from, phase.to);
         assert!(!flushes.is_empty(), "{} flushed nothing", phase.what);
-        for round in 0..count(4, 120) {
+        for round in 0..count(4, 80) {
             let moment = match round % 2 {
                 0 => phase.from as u64 + random.below((phase.to - phase.from) as u64),
                 _ => flushes[usize::try_from(random.below(flushes.len() as u64)).expect("it fits")] as u64,
