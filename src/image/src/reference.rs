@@ -50,19 +50,24 @@ impl Reference {
         self.digest.as_ref()
     }
 
-    /// The reference as people write it: Docker Hub's registry and its `library/` are left out.
+    /// The reference as people write it: Docker Hub's registry and its `library/` are left out, where that is
+    /// read as the same again.
     pub fn familiar(&self) -> String {
-        let whole = self.to_string();
-        let Some(rest) = whole.strip_prefix("docker.io/") else { return whole };
-        rest.strip_prefix("library/").unwrap_or(rest).to_owned()
+        self.shortened(&self.to_string())
     }
 
     /// The repository as people write it, without tag and digest: the REPOSITORY column of a listing.
     pub fn familiar_repository(&self) -> String {
-        if self.registry != DEFAULT_REGISTRY {
-            return format!("{}/{}", self.registry, self.repository);
-        }
-        self.repository.strip_prefix("library/").unwrap_or(&self.repository).to_owned()
+        self.shortened(&format!("{}/{}", self.registry, self.repository))
+    }
+
+    fn shortened(&self, whole: &str) -> String {
+        let hub = whole.strip_prefix("docker.io/").unwrap_or(whole);
+        let short = [hub.strip_prefix("library/"), Some(hub)].into_iter().flatten().find(|short| {
+            let same = |read: Reference| read.registry == self.registry && read.repository == self.repository;
+            parse(short).is_ok_and(same)
+        });
+        short.unwrap_or(whole).to_owned()
     }
 }
 
@@ -276,6 +281,9 @@ mod tests {
                 "registry.cn-hangzhou.aliyuncs.com/kube-easy/app:latest",
                 "registry.cn-hangzhou.aliyuncs.com/kube-easy/app:latest",
             ),
+            // Without `library` it would be another repository, without the registry another registry.
+            ("library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
+            ("docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"),
             ("localhost/app", "localhost/app:latest", "localhost/app:latest"),
             ("127.0.0.1:5000/a/b/c/d:1", "127.0.0.1:5000/a/b/c/d:1", "127.0.0.1:5000/a/b/c/d:1"),
             ("[::1]:5000/app", "[::1]:5000/app:latest", "[::1]:5000/app:latest"),
