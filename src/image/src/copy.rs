@@ -189,7 +189,7 @@ impl Copy {
         self.data(&old, &new, stat.st_size.cast_unsigned()).map_err(UnpackError::io("copy", path))?;
         let xattrs = metadata::attributes(old.as_fd());
         let xattrs = xattrs.map_err(UnpackError::io("read the attributes of", path))?;
-        let left_out = metadata::apply(new.as_fd(), &described(&stat, &xattrs), path)?;
+        let left_out = metadata::apply(new.as_fd(), &described(&stat, xattrs), path)?;
         all_kept(left_out, path)?;
         rustix::fs::futimens(&new, &times(&stat)).map_err(UnpackError::io("set the time of", path))?;
         Ok(true)
@@ -243,7 +243,7 @@ impl Copy {
         }
         let xattrs = Inode::open(from, name).and_then(|inode| inode.attributes());
         let xattrs = xattrs.map_err(UnpackError::io("read the attributes of", path))?;
-        let described = described(stat, &xattrs);
+        let described = described(stat, xattrs);
         all_kept(metadata::apply_special(to, name, kind == FileType::Symlink, &described)?, path)?;
         rustix::fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(UnpackError::io("set the time of", path))?;
@@ -266,7 +266,7 @@ impl Copy {
         let stat = rustix::fs::fstat(&from).map_err(UnpackError::io("look at", path))?;
         let xattrs = metadata::attributes(from.as_fd());
         let xattrs = xattrs.map_err(UnpackError::io("read the attributes of", path))?;
-        all_kept(metadata::apply(to.as_fd(), &described(&stat, &xattrs), path)?, path)?;
+        all_kept(metadata::apply(to.as_fd(), &described(&stat, xattrs), path)?, path)?;
         rustix::fs::futimens(&to, &times(&stat)).map_err(UnpackError::io("set the time of", path))
     }
 }
@@ -293,7 +293,7 @@ fn is_new(made: std::result::Result<(), Errno>) -> std::result::Result<bool, Err
     }
 }
 
-fn described<'a>(stat: &Stat, xattrs: &'a Attributes) -> Metadata<'a> {
+fn described(stat: &Stat, xattrs: Attributes) -> Metadata {
     // The kind of the file is not part of what is set.
     let mode: RawMode = stat.st_mode & 0o7777;
     Metadata { uid: stat.st_uid, gid: stat.st_gid, mode, xattrs }

@@ -13,6 +13,7 @@ mod removal;
 #[path = "pull/saving.rs"]
 mod saving;
 #[path = "pull/tree.rs"]
+#[allow(dead_code, reason = "the stacks' test asks more")]
 mod tree;
 
 use std::collections::BTreeMap;

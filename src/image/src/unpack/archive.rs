@@ -10,7 +10,7 @@ use tar::{EntryType, GnuExtSparseHeader, Header};
 
 use super::error::{Result, UnpackError};
 use super::limits::Limits;
-use super::metadata::Attributes;
+use super::metadata::Metadata;
 use super::pax::{self, Pax, Time, decimal};
 
 const BLOCK: u64 = 512;
@@ -41,14 +41,10 @@ pub(crate) struct Entry {
     pub(crate) kind: Kind,
     /// The target of a symlink or hard link.
     pub(crate) link: Vec<u8>,
-    /// Permission bits with setuid, setgid and sticky.
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+    pub(crate) metadata: Metadata,
     pub(crate) mtime: Time,
     /// Major and minor number.
     pub(crate) device: (u32, u32),
-    pub(crate) xattrs: Attributes,
     /// Bytes of the file, holes included.
     pub(crate) size: u64,
     /// The pieces that have data, in order; one for a file without holes.
@@ -137,8 +133,8 @@ impl<'a, R: BufRead> Archive<'a, R> {
         let link = long_link.or(pax.link);
         let link = link.unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned());
         let kind = match header.entry_type() {
-            // Before ustar a slash at the end was all that told a folder.
-            EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") => Kind::Folder,
+            // Before ustar a slash at the end was all that told a folder, and no file had a type.
+            EntryType::Regular if header.as_old().linkflag == [0] && path.ends_with(b"/") => Kind::Folder,
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::File,
             EntryType::Directory => Kind::Folder,
             EntryType::Symlink => Kind::Symlink,
@@ -188,12 +184,14 @@ impl<'a, R: BufRead> Archive<'a, R> {
         Ok(Entry {
             kind,
             link,
-            mode: header.mode().map_err(field("mode"))? & 0o7777,
-            uid: pax.uid.map_or_else(|| id(header.uid(), &path), Ok)?,
-            gid: pax.gid.map_or_else(|| id(header.gid(), &path), Ok)?,
+            metadata: Metadata {
+                mode: header.mode().map_err(field("mode"))? & 0o7777,
+                uid: pax.uid.map_or_else(|| id(header.uid(), &path), Ok)?,
+                gid: pax.gid.map_or_else(|| id(header.gid(), &path), Ok)?,
+                xattrs: pax.xattrs,
+            },
             mtime,
             device,
-            xattrs: pax.xattrs,
             size,
             pieces,
             path,
@@ -223,12 +221,14 @@ impl<'a, R: BufRead> Archive<'a, R> {
             }
         }
         let bytes = header.as_bytes();
-        let sum: u32 =
-            bytes[..148].iter().chain(&bytes[156..]).map(|byte| u32::from(*byte)).sum::<u32>() + 8 * 32;
-        if header.cksum().ok() != Some(sum) {
-            return Err(UnpackError::archive("a header has a wrong checksum"));
+        // The field itself counts as spaces. Some old programs took the other bytes as signed.
+        let summed = || bytes[..148].iter().chain(&bytes[156..]).copied();
+        let unsigned = 8 * 32 + summed().map(u32::from).sum::<u32>();
+        let signed = 8 * 32 + summed().map(|byte| i32::from(byte.cast_signed())).sum::<i32>();
+        match header.cksum() {
+            Ok(sum) if sum == unsigned || i32::try_from(sum) == Ok(signed) => Ok(Some(header)),
+            _ => Err(UnpackError::archive("a header has a wrong checksum")),
         }
-        Ok(Some(header))
     }
 
     /// Reads a whole block; false when the reader has ended before it.

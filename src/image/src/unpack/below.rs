@@ -1,14 +1,13 @@
 //! What the layers below a new one look like together: a lookup that honours whiteouts and opaque folders
 //! as overlayfs does, without mounting anything.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::tree::{self, is_folder, is_whiteout};
-
-const LINKS_MAX: usize = 40;
 
 /// The roots of the layers below, top first.
 #[derive(Debug)]
@@ -59,47 +58,37 @@ impl Below {
     /// The path of real folders that a path leads to when links are followed from the layers' common root,
     /// the last component's too. What is missing is taken as it is written.
     pub(super) fn follow(&self, path: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
-        let mut ahead: Vec<Vec<u8>> = path.iter().rev().map(|component| component.to_vec()).collect();
-        let mut real: Vec<Vec<u8>> = Vec::new();
-        let mut links = 0;
-        while let Some(component) = ahead.pop() {
-            match &component[..] {
-                b"" | b"." => continue,
-                b".." => {
-                    real.pop();
-                    continue;
-                }
-                _ => {}
+        tree::follow(path, &|real| self.link_at(real))
+    }
+
+    /// The target of the symbolic link at a path of real folders.
+    pub(super) fn link_at(&self, path: &[&[u8]]) -> Result<Option<Vec<u8>>> {
+        match self.find(path)? {
+            Found::Other { folder, stat } if tree::is_symlink(&stat) => {
+                let name = path.last().expect("the root is a folder");
+                tree::read_link(folder.as_fd(), name).map(Some)
             }
-            real.push(component);
-            let here: Vec<&[u8]> = real.iter().map(Vec::as_slice).collect();
-            if let Found::Other { folder, stat } = self.find(&here)?
-                && FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
-            {
-                links += 1;
-                if links > LINKS_MAX {
-                    return Err(Errno::LOOP);
-                }
-                let name = real.pop().expect("just pushed");
-                let target = rustix::fs::readlinkat(&folder, &name[..], Vec::new())?.into_bytes();
-                if target.starts_with(b"/") {
-                    real.clear();
-                }
-                ahead.extend(target.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
+            _ => Ok(None),
+        }
+    }
+
+    /// The names that the merged roots show.
+    pub(super) fn names(&self) -> Result<BTreeSet<Vec<u8>>> {
+        let mut names = BTreeSet::new();
+        for root in &self.roots {
+            names.extend(tree::names(root.as_fd())?);
+        }
+        let mut shown = BTreeSet::new();
+        for name in names {
+            if !matches!(self.find(&[&name])?, Found::Absent) {
+                shown.insert(name);
             }
         }
-        Ok(real)
+        Ok(shown)
     }
 
     fn roots(&self) -> Result<Vec<OwnedFd>> {
-        let mut folders = Vec::new();
-        for root in &self.roots {
-            folders.push(rustix::io::fcntl_dupfd_cloexec(root, 0)?);
-            if tree::is_opaque(root.as_fd())? {
-                break;
-            }
-        }
-        Ok(folders)
+        self.roots.iter().map(|root| rustix::io::fcntl_dupfd_cloexec(root, 0)).collect()
     }
 }
 

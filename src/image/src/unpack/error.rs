@@ -70,8 +70,7 @@ impl UnpackError {
     }
 
     pub(crate) fn io<E: Into<io::Error>>(operation: &'static str, path: &[u8]) -> impl FnOnce(E) -> Self {
-        let path = text(path);
-        move |source| UnpackError::Io { operation, path, source: source.into() }
+        move |source| UnpackError::Io { operation, path: text(path), source: source.into() }
     }
 }
 

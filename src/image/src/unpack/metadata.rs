@@ -13,21 +13,25 @@ pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What is set on a new file besides its content.
 #[derive(Debug, Clone)]
-pub(crate) struct Metadata<'a> {
+pub(crate) struct Metadata {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// Permission bits with setuid, setgid and sticky.
     pub(crate) mode: u32,
-    pub(crate) xattrs: &'a [(Vec<u8>, Vec<u8>)],
+    pub(crate) xattrs: Attributes,
 }
 
 /// Whether an attribute of an image is set at all.
 ///
 /// `trusted.*` steers the kernel, and overlayfs above all; `user.overlay.*` is the same for mounts inside a
-/// user namespace; the rest of what is left out describes the machine that built the image, not the file.
+/// user namespace, and the next two are for fuse-overlayfs, which takes owner and mode from them; the rest of
+/// what is left out describes the machine that built the image, not the file.
 pub(crate) fn is_kept(name: &[u8]) -> bool {
-    let dropped: [&[u8]; 6] = [
+    let dropped: [&[u8]; 8] = [
         b"trusted.",
         b"user.overlay.",
+        b"user.fuseoverlayfs.",
+        b"user.containers.override_stat",
         b"security.selinux",
         b"security.ima",
         b"security.evm",
@@ -38,13 +42,21 @@ pub(crate) fn is_kept(name: &[u8]) -> bool {
 
 /// Sets owner, mode and attributes of an open file or folder. The owner comes first, because changing it
 /// clears setuid bits and file capabilities. Returns how many attributes were left out.
-pub(crate) fn apply(file: BorrowedFd<'_>, metadata: &Metadata<'_>, path: &[u8]) -> Result<u64> {
-    rustix::fs::fchown(file, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))
-        .map_err(UnpackError::io("change the owner of", path))?;
-    rustix::fs::fchmod(file, Mode::from_raw_mode(metadata.mode))
-        .map_err(UnpackError::io("change the mode of", path))?;
+///
+/// Looking is ten times cheaper than changing, and most files are made with the right owner and mode.
+pub(crate) fn apply(file: BorrowedFd<'_>, metadata: &Metadata, path: &[u8]) -> Result<u64> {
+    let found = rustix::fs::fstat(file).map_err(UnpackError::io("look at", path))?;
+    let owned = (found.st_uid, found.st_gid) == (metadata.uid, metadata.gid);
+    if !owned {
+        rustix::fs::fchown(file, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))
+            .map_err(UnpackError::io("change the owner of", path))?;
+    }
+    if found.st_mode & 0o7777 != metadata.mode || !owned && metadata.mode & 0o6000 != 0 {
+        rustix::fs::fchmod(file, Mode::from_raw_mode(metadata.mode))
+            .map_err(UnpackError::io("change the mode of", path))?;
+    }
     let mut left_out = 0;
-    for (name, value) in metadata.xattrs {
+    for (name, value) in &metadata.xattrs {
         if !is_kept(name) {
             left_out += 1;
             continue;
@@ -60,8 +72,14 @@ pub(crate) fn apply_special(
     folder: BorrowedFd<'_>,
     name: &[u8],
     link: bool,
-    metadata: &Metadata<'_>,
+    metadata: &Metadata,
 ) -> Result<u64> {
+    let found = super::tree::stat(folder, name).map_err(UnpackError::io("look at", name))?;
+    let as_wanted = (found.st_uid, found.st_gid) == (metadata.uid, metadata.gid)
+        && (link || found.st_mode & 0o7777 == metadata.mode);
+    if as_wanted && metadata.xattrs.is_empty() {
+        return Ok(0);
+    }
     // Bound to the inode, whatever becomes of its name.
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file: OwnedFd =
@@ -76,7 +94,7 @@ pub(crate) fn apply_special(
             .map_err(UnpackError::io("change the mode of", name))?;
     }
     let mut left_out = 0;
-    for (attribute, value) in metadata.xattrs {
+    for (attribute, value) in &metadata.xattrs {
         if !is_kept(attribute) {
             left_out += 1;
             continue;
@@ -101,19 +119,37 @@ fn unsupported(set: std::result::Result<(), Errno>, path: &[u8]) -> Result<u64> 
 
 /// The attributes of an open file or folder that belong to the image.
 pub(crate) fn attributes(file: BorrowedFd<'_>) -> std::result::Result<Attributes, Errno> {
-    let mut list = vec![0_u8; 64 << 10];
+    let mut list = [0_u8; 64 << 10];
     let bytes = match rustix::fs::flistxattr(file, &mut list[..]) {
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         other => other?,
     };
     let mut found = Vec::new();
     for name in list[..bytes].split(|byte| *byte == 0).filter(|name| !name.is_empty() && is_kept(name)) {
-        let mut value = vec![0_u8; 64 << 10];
-        let bytes = rustix::fs::fgetxattr(file, name, &mut value[..])?;
-        value.truncate(bytes);
-        found.push((name.to_vec(), value));
+        if let Some(value) = attribute(file, name)? {
+            found.push((name.to_vec(), value));
+        }
     }
     Ok(found)
+}
+
+/// One attribute of an open file or folder, when it has it.
+pub(crate) fn attribute(file: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<Option<Vec<u8>>, Errno> {
+    let mut value = vec![0_u8; 256];
+    let mut got = rustix::fs::fgetxattr(file, name, &mut value[..]);
+    if got == Err(Errno::RANGE) {
+        // The kernel's own limit (xattr(7)).
+        value.resize(64 << 10, 0);
+        got = rustix::fs::fgetxattr(file, name, &mut value[..]);
+    }
+    match got {
+        Ok(bytes) => {
+            value.truncate(bytes);
+            Ok(Some(value))
+        }
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes the attributes that an earlier entry of the same folder set.

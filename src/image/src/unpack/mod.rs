@@ -12,13 +12,18 @@
 pub(crate) mod archive;
 pub mod below;
 mod error;
+mod files;
+mod folders;
 mod limits;
+mod links;
 pub(crate) mod metadata;
+mod noted;
 pub(crate) mod pax;
 mod settle;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tree;
+mod whiteouts;
 mod write;
 
 pub use error::UnpackError;

@@ -83,7 +83,9 @@ impl Pax {
         }
         let bytes = || Some(value.to_vec()).filter(|value| !value.is_empty());
         let number = || decimal(value).ok_or_else(wrong);
-        let id = || number().and_then(|value| u32::try_from(value).map_err(|_| wrong()));
+        // The highest number means "unchanged" to chown.
+        let known = |value: u64| u32::try_from(value).ok().filter(|id| *id != u32::MAX);
+        let id = || number().and_then(|value| known(value).ok_or_else(wrong));
         if value.contains(&0) {
             return Err(wrong());
         }
@@ -200,6 +202,7 @@ mod tests {
             b"5 =bc\n",
             b"2 a=b\n",
             b"11 uid=abc\n",
+            b"18 gid=4294967295\n",
             b"12 path=a\0b\n",
         ] {
             assert!(parse(body).is_err(), "{}", String::from_utf8_lossy(body));

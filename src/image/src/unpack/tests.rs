@@ -289,7 +289,7 @@ fn hostile_entries_are_refused_with_their_name() {
     for (what, archive, word) in [
         ("hardlink", Tar::default().hardlink("x", "../outside/secret"), "does not exist"),
         ("hardlink-abs", Tar::default().hardlink("x", "/etc/passwd"), "does not exist"),
-        ("hardlink-folder", Tar::default().folder("d").hardlink("x", "d"), "folder"),
+        ("hardlink-folder", Tar::default().folder("d").hardlink("x", "d"), "a folder"),
         ("hardlink-root", Tar::default().hardlink("x", "."), "root"),
         (
             "hardlink-through",
@@ -593,4 +593,121 @@ fn limits_end_an_archive_early() {
     assert!(limits.check_bytes(10, 3).is_ok());
     assert!(limits.check_bytes(11, 11).is_err());
     assert!(limits.check_bytes(10, 1).is_err());
+}
+
+#[test]
+fn an_opaque_root_hides_all_layers_below() {
+    let place = Place::new("opaque-root");
+    let lowest = Tar::default().file("old", "x").folder("d").file("d/old", "x").file("twice", "x").end();
+    let lowest = place.layer("lowest", &[], &lowest).expect("unpacked");
+    let base = Tar::default().file(".wh.old", "").file("f", "x").end();
+    let base = place.layer("base", &[&lowest], &base).expect("unpacked");
+    let upper = Tar::default()
+        .folder("d")
+        .file("d/new", "x")
+        .file(".wh..wh..opq", "")
+        .file("twice", "y")
+        .file("parent/new", "x")
+        .end();
+    let upper = place.layer("upper", &[&lowest, &base], &upper).expect("unpacked");
+    // The kernel heeds no mark on the root itself.
+    assert!(!opaque(&upper));
+    expect_shape(
+        &upper,
+        &[("d", 'o'), ("d/new", 'f'), ("f", '!'), ("parent", 'd'), ("parent/new", 'f'), ("twice", 'f')],
+    );
+}
+
+#[test]
+fn whiteouts_alone_make_no_folders() {
+    let place = Place::new("whiteouts-alone");
+    let base = Tar::default().file("f", "x").folder("d").file("d/f", "x").end();
+    let base = place.layer("base", &[], &base).expect("unpacked");
+    let upper = Tar::default()
+        .file("never/there/.wh.x", "")
+        .file("f/.wh.x", "")
+        .file("gone/.wh..wh..opq", "")
+        .file("d/.wh.f", "")
+        .file("d/.wh.g", "")
+        .end();
+    let upper = place.layer("upper", &[&base], &upper).expect("unpacked");
+    expect_shape(&upper, &[("d", 'd'), ("d/f", '!')]);
+}
+
+#[test]
+fn links_to_lower_links_and_devices_are_settled_in_the_archives_order() {
+    let place = Place::new("links-below");
+    let base = Tar::default()
+        .symlink("s", "nowhere")
+        .raw(EntryType::Char, "null", "", 0o666, b"")
+        .file("f", "old")
+        .end();
+    let base = place.layer("base", &[], &base).expect("unpacked");
+    let upper = Tar::default()
+        .hardlink("z", "f")
+        .hardlink("a", "z")
+        .hardlink("s2", "s")
+        .hardlink("null2", "null")
+        .file("f", "new")
+        .end();
+    let upper = place.layer("upper", &[&base], &upper).expect("unpacked");
+    let see = |name: &str| fs::symlink_metadata(upper.join(name)).expect("there");
+    assert_eq!((see("a").ino(), see("a").nlink()), (see("z").ino(), 2));
+    assert_eq!(fs::read_to_string(upper.join("a")).expect("a file"), "old");
+    assert_eq!(fs::read_to_string(upper.join("f")).expect("a file"), "new");
+    assert_eq!((see("s").ino(), see("s").nlink()), (see("s2").ino(), 2));
+    assert_eq!((see("null").ino(), see("null").rdev()), (see("null2").ino(), rustix::fs::makedev(1, 3)));
+}
+
+#[test]
+fn nothing_is_inherited_from_the_folder_that_something_is_in() {
+    let place = Place::new("inherited");
+    // Version 2; owner rwx, user 7 r--, group r-x, mask r-x, others none (linux/posix_acl_xattr.h).
+    let mut list = vec![2, 0, 0, 0];
+    for (tag, bits, id) in
+        [(1, 7, u32::MAX), (2, 4, 7), (4, 5, u32::MAX), (16, 5, u32::MAX), (32, 0, u32::MAX)]
+    {
+        list.extend([tag, 0, bits, 0]);
+        list.extend(u32::to_le_bytes(id));
+    }
+    let archive = Tar::default()
+        .pax(&[("SCHILY.xattr.system.posix_acl_default", &list), ("gid", b"50")])
+        .raw(EntryType::Directory, "d", "", 0o2755, b"")
+        .file("d/before", "x")
+        .folder("other")
+        .pax(&[("gid", b"0")])
+        .file("d/f", "x")
+        .file("d/made/f", "x")
+        .end();
+    let layer = place.layer("layer", &[], &archive).expect("unpacked");
+    let see = |name: &str| fs::symlink_metadata(layer.join(name)).expect("there");
+    assert_eq!(attribute(&layer.join("d"), "system.posix_acl_default"), Some(list));
+    assert_eq!((see("d").mode() & 0o7777, see("d").gid()), (0o2755, 50));
+    for name in ["d/before", "d/f", "d/made", "d/made/f"] {
+        for attribute_name in ["system.posix_acl_access", "system.posix_acl_default"] {
+            assert_eq!(attribute(&layer.join(name), attribute_name), None, "{name}");
+        }
+    }
+    assert_eq!((see("d/f").gid(), see("d/made").gid(), see("d/made").mode() & 0o7777), (0, 0, 0o755));
+    assert_eq!((see("d/f").mode() & 0o7777, see("d/before").gid()), (0o644, 8));
+}
+
+#[test]
+fn a_file_entry_with_a_slash_is_a_folder_only_before_ustar() {
+    let place = Place::new("slash");
+    let mut old = Header::new_old();
+    old.as_old_mut().name[..4].copy_from_slice(b"old/");
+    old.set_mode(0o750);
+    old.set_uid(0);
+    old.set_gid(0);
+    old.set_mtime(1);
+    old.set_size(0);
+    old.as_old_mut().linkflag = [0];
+    old.as_old_mut().name[99] = 0xe4;
+    // Signed, as some old programs summed.
+    let sum: i32 = old.as_bytes().iter().map(|byte| i32::from(byte.cast_signed())).sum::<i32>() + 8 * 32;
+    old.as_old_mut().cksum.copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let archive = [old.as_bytes(), &Tar::default().file("new/", "").end()[..]].concat();
+    let layer = place.layer("layer", &[], &archive).expect("unpacked");
+    expect_shape(&layer, &[("old", 'd'), ("new", 'f')]);
 }

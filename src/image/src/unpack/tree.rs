@@ -11,19 +11,13 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
 use super::error::{Result, UnpackError};
+use super::folders::Folders;
 
 /// As many links as the kernel follows in one path.
 const LINKS_MAX: usize = 40;
 
 /// Marks a folder whose namesakes below do not shine through (kernel, overlayfs.rst).
 pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
-
-/// The folders that are open now: the root and a path of real folders below it.
-#[derive(Debug)]
-pub(crate) struct Tree {
-    root: OwnedFd,
-    open: Vec<(Vec<u8>, OwnedFd)>,
-}
 
 /// What walking came to where a component is missing or no folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,62 +27,25 @@ pub(crate) enum Obstacle {
     File,
 }
 
+/// Where walking came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Walked {
+    /// The folder, at this depth.
+    To(usize),
+    /// `mend` gave up: the path of real folders to the obstacle, and what was still to be walked.
+    Stopped(Vec<u8>),
+}
+
 /// Decides what to do about an obstacle of this name in the folder at this depth: true to try again.
-pub(crate) type Mend<'m> = dyn FnMut(&Tree, usize, &[u8], Obstacle) -> Result<bool> + 'm;
+pub(crate) type Mend<'m> = dyn FnMut(&mut Folders, usize, &[u8], Obstacle) -> Result<bool> + 'm;
 
-impl Tree {
-    pub(crate) fn new(root: OwnedFd) -> Self {
-        Tree { root, open: Vec::new() }
-    }
-
-    /// The folder at a depth of the path last walked; 0 is the root.
-    pub(crate) fn at(&self, depth: usize) -> BorrowedFd<'_> {
-        match depth.checked_sub(1) {
-            None => self.root.as_fd(),
-            Some(at) => self.open[at].1.as_fd(),
-        }
-    }
-
-    /// The path of real folders to a depth, with a name in the last: `usr/lib/name`.
-    pub(crate) fn path(&self, depth: usize, name: &[u8]) -> Vec<u8> {
-        let mut path = Vec::new();
-        for (component, _) in &self.open[..depth] {
-            path.extend_from_slice(component);
-            path.push(b'/');
-        }
-        path.extend_from_slice(name);
-        path
-    }
-
-    /// Whether the folder of this name in the folder at `depth` is open.
-    pub(crate) fn path_is_open(&self, depth: usize, name: &[u8]) -> bool {
-        self.open.get(depth).is_some_and(|(open, _)| open == name)
-    }
-
-    /// Forgets an open folder that was removed, and those in it.
-    pub(crate) fn forget(&mut self, depth: usize, name: &[u8]) {
-        if self.path_is_open(depth, name) {
-            self.open.truncate(depth);
-        }
-    }
-
-    /// Forgets all open folders: something on the way to them was moved.
-    pub(crate) fn forget_all(&mut self) {
-        self.open.clear();
-    }
-
-    /// Adds a folder that was just opened in the folder at `depth`.
-    pub(crate) fn push(&mut self, depth: usize, name: &[u8], folder: OwnedFd) {
-        self.open.truncate(depth);
-        self.open.push((name.to_vec(), folder));
-    }
-
-    /// Walks to the folder of these components and returns its depth; none when `mend` gives up.
-    pub(crate) fn walk(&mut self, components: &[&[u8]], mend: &mut Mend<'_>) -> Result<Option<usize>> {
+impl Folders {
+    /// Walks to the folder of these components and returns its depth, unless `mend` gives up.
+    pub(crate) fn walk(&mut self, components: &[&[u8]], mend: &mut Mend<'_>) -> Result<Walked> {
         let whole = || components.join(&b'/');
         // Entries come folder by folder, so most of the way is open already.
         let mut depth = 0;
-        while components.get(depth).is_some_and(|component| self.path_is_open(depth, component)) {
+        while components.get(depth).is_some_and(|component| self.is_open(depth, component)) {
             depth += 1;
         }
         let mut ahead: Vec<Vec<u8>> =
@@ -103,32 +60,31 @@ impl Tree {
                 }
                 _ => {}
             }
-            if self.open.get(depth).is_some_and(|(open, _)| *open == component) {
+            if self.is_open(depth, &component) {
                 depth += 1;
                 continue;
             }
             match open_folder(self.at(depth), &component) {
                 Ok(folder) => {
-                    self.push(depth, &component, folder);
+                    self.push(depth, &component, folder)?;
                     depth += 1;
                 }
                 Err(Errno::NOENT) => {
                     if !mend(self, depth, &component, Obstacle::Missing)? {
-                        return Ok(None);
+                        return Ok(self.stopped(depth, &component, ahead));
                     }
                     ahead.push(component);
                 }
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     let at = self.at(depth);
                     let stat = stat(at, &component).map_err(UnpackError::io("look at", &component))?;
-                    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+                    if is_symlink(&stat) {
                         links += 1;
                         if links > LINKS_MAX {
                             return Err(UnpackError::entry(&whole(), "goes through too many symbolic links"));
                         }
-                        let target = rustix::fs::readlinkat(at, &component[..], Vec::new())
-                            .map_err(UnpackError::io("read the link", &component))?
-                            .into_bytes();
+                        let target = read_link(at, &component)
+                            .map_err(UnpackError::io("read the link", &component))?;
                         if target.starts_with(b"/") {
                             depth = 0;
                         }
@@ -137,19 +93,28 @@ impl Tree {
                     }
                     let obstacle = if is_whiteout(&stat) { Obstacle::Whiteout } else { Obstacle::File };
                     if !mend(self, depth, &component, obstacle)? {
-                        return Ok(None);
+                        return Ok(self.stopped(depth, &component, ahead));
                     }
                     ahead.push(component);
                 }
                 Err(error) => return Err(UnpackError::io("open the folder", &whole())(error)),
             }
         }
-        Ok(Some(depth))
+        Ok(Walked::To(depth))
+    }
+
+    fn stopped(&self, depth: usize, name: &[u8], ahead: Vec<Vec<u8>>) -> Walked {
+        let mut path = self.path(depth, name);
+        for component in ahead.iter().rev() {
+            path.push(b'/');
+            path.extend_from_slice(component);
+        }
+        Walked::Stopped(path)
     }
 }
 
 /// A mend that changes nothing: what is missing stays missing.
-pub(crate) fn give_up(_: &Tree, _: usize, _: &[u8], _: Obstacle) -> Result<bool> {
+pub(crate) fn give_up(_: &mut Folders, _: usize, _: &[u8], _: Obstacle) -> Result<bool> {
     Ok(false)
 }
 
@@ -164,6 +129,45 @@ pub(crate) fn components(path: &[u8]) -> Vec<&[u8]> {
         }
     }
     components
+}
+
+/// The path of real folders that a path leads to, the last component's link included, where `link_at` knows
+/// the links. What is missing is taken as it is written.
+pub(crate) fn follow(
+    path: &[&[u8]],
+    link_at: &dyn Fn(&[&[u8]]) -> std::result::Result<Option<Vec<u8>>, Errno>,
+) -> std::result::Result<Vec<Vec<u8>>, Errno> {
+    let mut ahead: Vec<Vec<u8>> = path.iter().rev().map(|component| component.to_vec()).collect();
+    let mut real: Vec<Vec<u8>> = Vec::new();
+    let mut links = 0;
+    while let Some(component) = ahead.pop() {
+        match &component[..] {
+            b"" | b"." => continue,
+            b".." => {
+                real.pop();
+                continue;
+            }
+            _ => real.push(component),
+        }
+        let here: Vec<&[u8]> = real.iter().map(Vec::as_slice).collect();
+        if let Some(target) = link_at(&here)? {
+            links += 1;
+            if links > LINKS_MAX {
+                return Err(Errno::LOOP);
+            }
+            real.pop();
+            if target.starts_with(b"/") {
+                real.clear();
+            }
+            ahead.extend(target.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
+        }
+    }
+    Ok(real)
+}
+
+/// The target of a symbolic link.
+pub(crate) fn read_link(parent: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<Vec<u8>, Errno> {
+    rustix::fs::readlinkat(parent, name, Vec::new()).map(std::ffi::CString::into_bytes)
 }
 
 /// Opens a folder that is no link.
@@ -185,6 +189,10 @@ pub(crate) fn stat(parent: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<S
 /// Overlayfs's mark for "deleted here": a character device 0:0.
 pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+pub(crate) fn is_symlink(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
 }
 
 pub(crate) fn is_folder(stat: &Stat) -> bool {

@@ -27,6 +27,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether it is a folder whose time is not before this one, in seconds.
+    pub fn is_folder_changed_since(&self, seconds: u64) -> bool {
+        self.mode & 0o170_000 == 0o040_000 && u64::try_from(self.mtime.0).is_ok_and(|time| time >= seconds)
+    }
+
     /// Forgets a time that says nothing.
     pub fn without_time(&mut self) {
         self.mtime = (0, 0);

@@ -1,0 +1,82 @@
+//! The contents of files, small ones on a thread of their own: the archive's next entries are read, and their
+//! names made, meanwhile. Names are made in the archive's order by one thread alone, so that what replaces or
+//! links to a file never has to wait for its content.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use super::error::{Result, UnpackError};
+use super::metadata::{self, Metadata};
+use super::pax::Time;
+
+/// Files up to so many bytes are handed over; larger ones are written where they lie.
+pub(super) const SMALL: u64 = 32 << 10;
+/// So many may wait, each with a descriptor and its bytes.
+const WAITING: usize = 64;
+
+/// A new file that is still empty, and all there is to write to it.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub(super) file: File,
+    pub(super) data: Vec<u8>,
+    pub(super) metadata: Metadata,
+    pub(super) time: Time,
+    /// For errors.
+    pub(super) path: Vec<u8>,
+}
+
+/// Writes small files beside the caller.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    writer: Option<(SyncSender<Content>, JoinHandle<Result<u64>>)>,
+}
+
+impl Files {
+    /// Takes over a file. An error may be that of one before it.
+    pub(super) fn write(&mut self, content: Content) -> Result<()> {
+        let sender = match &self.writer {
+            Some((sender, _)) => sender,
+            None => {
+                let (sender, contents) = sync_channel(WAITING);
+                let thread = std::thread::Builder::new().name("files".into());
+                let thread = thread.spawn(move || write_all(contents));
+                let thread = thread.map_err(UnpackError::io("start a thread to write", &content.path))?;
+                &self.writer.insert((sender, thread)).0
+            }
+        };
+        match sender.send(content) {
+            Ok(()) => Ok(()),
+            // It ends early only with an error.
+            Err(_) => std::mem::take(self).end().map(drop),
+        }
+    }
+
+    /// Waits for all files, and returns how many attributes were left out.
+    pub(super) fn end(self) -> Result<u64> {
+        let Some((sender, thread)) = self.writer else { return Ok(0) };
+        drop(sender);
+        match thread.join() {
+            Ok(left_out) => left_out,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+fn write_all(contents: Receiver<Content>) -> Result<u64> {
+    let mut left_out = 0;
+    for Content { mut file, data, metadata, time, path } in contents {
+        file.write_all(&data).map_err(UnpackError::io("write", &path))?;
+        left_out += finish(&file, &metadata, time, &path)?;
+    }
+    Ok(left_out)
+}
+
+/// Gives a written file all but its content. Returns how many attributes were left out.
+pub(super) fn finish(file: &File, metadata: &Metadata, time: Time, path: &[u8]) -> Result<u64> {
+    let left_out = metadata::apply(file.as_fd(), metadata, path)?;
+    rustix::fs::futimens(file, &metadata::times(time)).map_err(UnpackError::io("set the time of", path))?;
+    Ok(left_out)
+}
