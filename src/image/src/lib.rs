@@ -29,6 +29,8 @@ pub mod credentials;
 pub mod digest;
 pub mod error;
 mod folder;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod inode;
 pub mod login;
 mod manifest;

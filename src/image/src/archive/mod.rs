@@ -89,6 +89,12 @@ impl ArchiveInput {
         ArchiveInput { what: what.to_owned(), origin: Origin::Stream(Box::new(reader)) }
     }
 
+    /// Only looks whether it holds images that could be loaded.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn check(self, folder: &Path, wanted: &Platform, limits: &Limits) -> Result<()> {
+        self.read(folder, wanted, limits).map(drop)
+    }
+
     /// Takes all files into `folder`, or as they are asked for, and finds the images among them.
     fn read(self, folder: &Path, wanted: &Platform, limits: &Limits) -> Result<Offers> {
         let what = self.what;

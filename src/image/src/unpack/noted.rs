@@ -74,7 +74,7 @@ impl Noted {
 
     /// Something other than a whiteout lies in this folder. Where all below was hidden meanwhile, it is new.
     pub(super) fn need(&mut self, path: &[u8]) {
-        if !self.made.get(path).is_some_and(|made| !made.needed) {
+        if self.made.get(path).is_none_or(|made| made.needed) {
             return;
         }
         self.described(path);

@@ -131,12 +131,12 @@ pub(crate) fn components(path: &[u8]) -> Vec<&[u8]> {
     components
 }
 
+/// The target of the symbolic link at a path of real folders, where there is one.
+pub(crate) type LinkAt<'l> = dyn Fn(&[&[u8]]) -> std::result::Result<Option<Vec<u8>>, Errno> + 'l;
+
 /// The path of real folders that a path leads to, the last component's link included, where `link_at` knows
 /// the links. What is missing is taken as it is written.
-pub(crate) fn follow(
-    path: &[&[u8]],
-    link_at: &dyn Fn(&[&[u8]]) -> std::result::Result<Option<Vec<u8>>, Errno>,
-) -> std::result::Result<Vec<Vec<u8>>, Errno> {
+pub(crate) fn follow(path: &[&[u8]], link_at: &LinkAt<'_>) -> std::result::Result<Vec<Vec<u8>>, Errno> {
     let mut ahead: Vec<Vec<u8>> = path.iter().rev().map(|component| component.to_vec()).collect();
     let mut real: Vec<Vec<u8>> = Vec::new();
     let mut links = 0;

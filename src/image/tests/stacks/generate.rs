@@ -104,10 +104,13 @@ fn next(model: &mut Model, random: &mut Random) -> Option<Entry> {
         EntryType::Link => {
             let target = path(random);
             let (last, parents) = target.split_last().expect("one at least");
-            let mut there = model.follow(&parents.join("/"))?.real;
-            there.push((*last).to_owned());
+            let place = model.follow(&parents.join("/"))?;
+            let there: Real = [&place.real[..], &[(*last).to_owned()]].concat();
             // A link to itself is deleted first by umoci, and then missed. So is what lies below its own name.
-            if there.starts_with(&real) || real.starts_with(&there) || !model.may_link(&there) {
+            if there.starts_with(&real) || real.starts_with(&there) {
+                return None;
+            }
+            if model.is_tangled(&place, &there) || !model.may_link(&there) {
                 return None;
             }
             entry.link = format!("{}{}", random.of(&["", "/", "./"]), target.join("/"));

@@ -74,10 +74,12 @@ impl Model {
                     Kind::Other => return None,
                     Kind::Symlink => {
                         count += 1;
-                        if count > 20 || self.touched.contains(&real) && self.through.contains(&real) {
+                        let own = self.touched.contains(&real);
+                        // What was put somewhere by a link below, or is met after one, counts by its own path for us.
+                        if count > 20 || own && (self.through.contains(&real) || !links.is_empty()) {
                             return None;
                         }
-                        if !self.touched.contains(&real) {
+                        if !own {
                             links.push(real.clone());
                         }
                         real.pop();
@@ -127,7 +129,8 @@ impl Model {
     pub fn is_tangled(&self, folder: &Place, path: &Real) -> bool {
         let meets = self.through.iter().any(|other| other.starts_with(path))
             || folder.links.iter().any(|link| self.linked.contains(link));
-        meets || !folder.links.is_empty() && self.touched.contains(path)
+        let came_to = |path| self.touched.contains(path) || self.linked.contains(path);
+        meets || !folder.links.is_empty() && came_to(path)
     }
 
     /// An entry was put there: of this kind, with this link, or with the inode of something else.
