@@ -48,7 +48,7 @@ fn a_power_cut_leaves_whole_images_or_none() {
         };
         let (recorded, mounted, memory) = (folder("recorded"), folder("mounted"), folder("memory"));
         // Replayed disks need not outlive anything.
-        mount(Some("tmpfs"), &memory, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("root may");
+        let _memory = Mounted::memory(&memory);
 
         let disk = RecordingDisk::start(&recorded, empty_disk(&memory.join("empty")));
         let (phases, whole) = {
@@ -222,10 +222,15 @@ fn empty_disk(scratch: &Path) -> Vec<u8> {
     fs::read(scratch).expect("it was just made")
 }
 
-/// A mounted disk, until dropped.
+/// A mounted disk, or memory, until dropped.
 struct Mounted(PathBuf);
 
 impl Mounted {
+    fn memory(at: &Path) -> Self {
+        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("root may");
+        Mounted(at.to_owned())
+    }
+
     fn mount(file: &Path, at: &Path) -> Self {
         let [file, path] = [file, at].map(|path| path.to_str().expect("it is plain"));
         // Without the crutch that lets a rename wait for data, which other file systems have not.
@@ -236,7 +241,9 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let unmounted = umount2(&self.0, MntFlags::empty());
+        // After a failure whoever still uses it does not matter.
+        let flags = if thread::panicking() { MntFlags::MNT_DETACH } else { MntFlags::empty() };
+        let unmounted = umount2(&self.0, flags);
         assert!(thread::panicking() || unmounted.is_ok(), "{}: {unmounted:?}", self.0.display());
     }
 }
