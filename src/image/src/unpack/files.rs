@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use super::error::{Result, UnpackError};
@@ -14,8 +14,10 @@ use super::pax::Time;
 
 /// Files up to so many bytes are handed over; larger ones are written where they lie.
 pub(super) const SMALL: u64 = 32 << 10;
-/// So many may wait, each with a descriptor and its bytes.
-const WAITING: usize = 64;
+/// They are handed over so many at a time, because waking the other thread costs as much as writing one;
+const BATCH: usize = 16;
+/// and so many batches may wait: at most 4 MiB, and a hundred descriptors, in all.
+const WAITING: usize = 4;
 
 /// A new file that is still empty, and all there is to write to it.
 #[derive(Debug)]
@@ -31,43 +33,49 @@ pub(super) struct Content {
 /// Writes small files beside the caller.
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    writer: Option<(SyncSender<Content>, JoinHandle<Result<u64>>)>,
+    batch: Vec<Content>,
+    writer: Option<(SyncSender<Vec<Content>>, JoinHandle<Result<u64>>)>,
 }
 
 impl Files {
     /// Takes over a file. An error may be that of one before it.
     pub(super) fn write(&mut self, content: Content) -> Result<()> {
+        self.batch.push(content);
+        if self.batch.len() < BATCH {
+            return Ok(());
+        }
+        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
         let sender = match &self.writer {
             Some((sender, _)) => sender,
             None => {
-                let (sender, contents) = sync_channel(WAITING);
+                let (sender, batches) = sync_channel(WAITING);
                 let thread = std::thread::Builder::new().name("files".into());
-                let thread = thread.spawn(move || write_all(contents));
-                let thread = thread.map_err(UnpackError::io("start a thread to write", &content.path))?;
+                let thread = thread.spawn(move || batches.into_iter().map(write_all).sum());
+                let thread = thread.map_err(UnpackError::io("start a thread to write", &batch[0].path))?;
                 &self.writer.insert((sender, thread)).0
             }
         };
-        match sender.send(content) {
+        match sender.send(batch) {
             Ok(()) => Ok(()),
             // It ends early only with an error.
             Err(_) => std::mem::take(self).end().map(drop),
         }
     }
 
-    /// Waits for all files, and returns how many attributes were left out.
+    /// Writes what is left, waits for all files, and returns how many attributes were left out.
     pub(super) fn end(self) -> Result<u64> {
-        let Some((sender, thread)) = self.writer else { return Ok(0) };
-        drop(sender);
-        match thread.join() {
-            Ok(left_out) => left_out,
-            Err(panic) => std::panic::resume_unwind(panic),
+        let mut left_out = 0;
+        if let Some((sender, thread)) = self.writer {
+            drop(sender);
+            left_out = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
+        Ok(left_out + write_all(self.batch)?)
     }
 }
 
-fn write_all(contents: Receiver<Content>) -> Result<u64> {
+fn write_all(batch: Vec<Content>) -> Result<u64> {
     let mut left_out = 0;
-    for Content { mut file, data, metadata, time, path } in contents {
+    for Content { mut file, data, metadata, time, path } in batch {
         file.write_all(&data).map_err(UnpackError::io("write", &path))?;
         left_out += finish(&file, &metadata, time, &path)?;
     }
