@@ -14,7 +14,7 @@ fn fuzz(seeds: &[Vec<u8>], count: u64, archive: bool, target: impl Fn(&[u8])) {
             let seed = seed.parse().expect("AGENT_TEST_SEED is a number");
             seed..seed + 1
         }
-        Err(_) => 0..if all { count * 50 } else { count },
+        Err(_) => 0..if all { count * 10 } else { count },
     };
     seeds.iter().for_each(|seed| target(seed));
     for seed in inputs {
@@ -53,14 +53,14 @@ fn fuzzed_entries() {
 
 #[test]
 fn fuzzed_layers() {
-    fuzz(&seeds::layers(), 800, true, |data| {
+    fuzz(&seeds::layers(), 500, true, |data| {
         super::layer(data, tempfile::tempdir().expect("a folder").path());
     });
 }
 
 #[test]
 fn fuzzed_archives_of_images() {
-    fuzz(&seeds::images(), 800, true, |data| {
+    fuzz(&seeds::images(), 500, true, |data| {
         super::images(data, tempfile::tempdir().expect("a folder").path());
     });
 }

@@ -34,7 +34,14 @@ pub(super) struct Content {
 #[derive(Debug, Default)]
 pub(super) struct Files {
     batch: Vec<Content>,
-    writer: Option<(SyncSender<Vec<Content>>, JoinHandle<Result<u64>>)>,
+    writer: Option<Writer>,
+}
+
+/// The thread, which returns how many attributes were left out.
+#[derive(Debug)]
+struct Writer {
+    batches: SyncSender<Vec<Content>>,
+    thread: JoinHandle<Result<u64>>,
 }
 
 impl Files {
@@ -45,17 +52,17 @@ impl Files {
             return Ok(());
         }
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
-        let sender = match &self.writer {
-            Some((sender, _)) => sender,
-            None => {
-                let (sender, batches) = sync_channel(WAITING);
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => {
+                let (batches, coming) = sync_channel::<Vec<Content>>(WAITING);
                 let thread = std::thread::Builder::new().name("files".into());
-                let thread = thread.spawn(move || batches.into_iter().map(write_all).sum());
+                let thread = thread.spawn(move || coming.into_iter().map(write_all).sum());
                 let thread = thread.map_err(UnpackError::io("start a thread to write", &batch[0].path))?;
-                &self.writer.insert((sender, thread)).0
+                none.insert(Writer { batches, thread })
             }
         };
-        match sender.send(batch) {
+        match writer.batches.send(batch) {
             Ok(()) => Ok(()),
             // It ends early only with an error.
             Err(_) => std::mem::take(self).end().map(drop),
@@ -65,8 +72,8 @@ impl Files {
     /// Writes what is left, waits for all files, and returns how many attributes were left out.
     pub(super) fn end(self) -> Result<u64> {
         let mut left_out = 0;
-        if let Some((sender, thread)) = self.writer {
-            drop(sender);
+        if let Some(Writer { batches, thread }) = self.writer {
+            drop(batches);
             left_out = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
         Ok(left_out + write_all(self.batch)?)

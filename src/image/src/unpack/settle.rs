@@ -193,6 +193,8 @@ impl Unpacked {
                         let ours = tree::open_folder(source.as_fd(), &name).map_err(failed)?;
                         tree::set_opaque(ours.as_fd()).map_err(failed)?;
                         self.noted.opaque.insert(old.clone());
+                        // It is new, not the one that was deleted.
+                        self.noted.described(&old);
                     }
                 }
                 Err(Errno::NOENT) => {}

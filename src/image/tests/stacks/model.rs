@@ -128,7 +128,7 @@ impl Model {
     /// Whether an entry there would meet what went through a lower link, or by one come to what this layer has.
     pub fn is_tangled(&self, folder: &Place, path: &Real) -> bool {
         let meets = self.through.iter().any(|other| other.starts_with(path))
-            || folder.links.iter().any(|link| self.linked.contains(link));
+            || folder.links.iter().any(|link| self.linked.contains(link) || link.starts_with(path));
         let came_to = |path| self.touched.contains(path) || self.linked.contains(path);
         meets || !folder.links.is_empty() && came_to(path)
     }
