@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::cleanup::Cleanup;
+use crate::commands::cp::Cp;
 use crate::commands::diff::Diff;
 use crate::commands::exec::Exec;
 use crate::commands::export::Export;
@@ -143,6 +144,7 @@ pub(crate) enum Verb {
     Push(Push),
     Images(Images),
     Rmi(Rmi),
+    Cp(Cp),
     Diff(Diff),
     Export(Export),
     Save(Save),

@@ -6,6 +6,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod exit;
 pub mod monitor;
+pub mod overlay;
 pub mod plan;
 pub mod seccomp;
 pub mod state;

@@ -14,6 +14,7 @@
 //! - [`unpack`]: a layer's archive into an overlayfs layer, by descriptor only.
 //! - `archive`: images as files: [`save`](ImageStore::save), `load`, `import`; [`change`]: changes to a configuration.
 //! - [`pack`]: the other way, what a container changed or all that it has, as an archive.
+//! - [`extract`]: an archive among files that are there.
 //! - [`copy_rootfs`]: the layers as one plain folder, where they cannot be mounted.
 //! - [`store`]: content by digest, layers by chain id, names on top; safe for many processes.
 //!
@@ -28,6 +29,7 @@ mod copy;
 pub mod credentials;
 pub mod digest;
 pub mod error;
+pub mod extract;
 mod folder;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -87,7 +87,7 @@ fn generated_trees_come_back_the_same() {
         generator.fill(&root);
         let archive = dir.path().join("archive");
         let told = packed(&root, &archive);
-        assert_eq!(told.left_out, []);
+        assert_eq!(told.left_out.told, []);
         let again = dir.path().join("again");
         assert_eq!(packed(&root, &again), told);
         assert!(fs::read(&archive).expect("read") == fs::read(&again).expect("read"), "not the same twice");
@@ -116,7 +116,7 @@ fn debian_comes_back_the_same() {
     let dir = TempDir::new().expect("a folder");
     let root = umoci::unpack_image("base", dir.path());
     let archive = dir.path().join("archive");
-    assert_eq!(packed(&root, &archive).left_out, []);
+    assert_eq!(packed(&root, &archive).left_out.told, []);
     let expected = tree::read(&root);
     assert!(expected.len() > 3000, "it is a whole system");
     tree::assert_equal(&tree::read(&unpacked(&archive, &dir.path().join("ours"), &[])), &expected);
@@ -133,7 +133,7 @@ fn check_layer(generator: &mut Generator, make: impl Fn(&mut Generator, &Path, &
     let archive = dir.path().join("layer");
     let out = File::create(&archive).expect("a file");
     let told = pack_layer(&top, &below, &Excluded::default(), out).expect("packed");
-    assert_eq!(told.left_out, []);
+    assert_eq!(told.left_out.told, []);
 
     let layer = unpacked(&archive, &dir.path().join("layer-unpacked"), std::slice::from_ref(&image));
     let layers = [layer, image];
@@ -234,8 +234,8 @@ fn what_an_archive_cannot_hold_is_left_out_and_told() {
     let excluded: Excluded = ["/hidden", "nothing"].into_iter().collect();
     let top = Layers::open(&[upper]).expect("layers");
     let told = pack_layer(&top, &below, &excluded, File::create(&archive).expect("a file")).expect("packed");
-    let paths: Vec<&str> = told.left_out.iter().map(|left| left.path.as_str()).collect();
-    assert_eq!((paths, told.left_out_count), (vec![".wh.name", "socket"], 2));
+    let paths: Vec<&str> = told.left_out.told.iter().map(|left| left.path.as_str()).collect();
+    assert_eq!((paths, told.left_out.count), (vec![".wh.name", "socket"], 2));
     let there = tree::read(&unpacked(&archive, &dir.path().join("ours"), &[]));
     let names: Vec<&PathBuf> = there.keys().collect();
     assert_eq!(names, [Path::new(""), Path::new("kept")]);
@@ -278,7 +278,7 @@ fn a_file_that_shrinks_while_it_is_read_leaves_a_whole_archive() {
     fs::write(root.join("next"), "after").expect("a file");
     let mut out = Cutting(Vec::new(), file);
     let told = pack_tree(&plain(&root), Path::new(""), &mut out).expect("packed");
-    assert_eq!(told.left_out.len(), 1, "{told:?}");
+    assert_eq!(told.left_out.count, 1, "{told:?}");
     let archive = dir.path().join("archive");
     fs::write(&archive, &out.0).expect("a file");
     let there = unpacked(&archive, &dir.path().join("ours"), &[]);

@@ -7,6 +7,7 @@ use container::FailedStart;
 use container::capability::CapabilityError;
 use container::cgroup::CgroupError;
 use image::pack::PackError;
+use image::unpack::UnpackError;
 use image::{CopyError, ImageError};
 use network::NetworkError;
 
@@ -169,6 +170,17 @@ pub enum RuntimeError {
     /// The image's layers could not be copied.
     #[error(transparent)]
     Copy(#[from] CopyError),
+    /// A path cannot be copied, or copied to.
+    #[error("{path}")]
+    Copied {
+        /// The path; with the container before a colon where it is in one.
+        path: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What was to be copied could not be written.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
     /// The container's files could not be packed.
     #[error(transparent)]
     Pack(#[from] PackError),

@@ -9,9 +9,10 @@
 //! | [`options`](ContainerOptions), [`view`](ContainerView) | what is asked, what is seen |
 //! | `check`, `process`, `oci` | pure: what is asked, refused or made an OCI configuration |
 //! | `layout`, `record`, `names`, `id` | what is on disk, and where |
+//! | `root`, `place` | a container's files as its processes see them, and paths among them |
 //! | `init_layer`, `rootfs`, `tree` | the files a container begins with, and their removal |
 //! | `lifeline` | who sees to a container, and how others learn that nobody does |
-//! | `create`, `start`, `stop`, `remove`, `exec`, `find`, `files`, `usage`, `reset` | the verbs |
+//! | `create`, `start`, `stop`, `remove`, `exec`, `find`, `files`, `cp`, `usage`, `reset` | the verbs |
 //! | `monitor` | our side of the container's monitor |
 //! | `cleanup` | the end of a container, however it came: its own, a failure, a kill -9, a reboot |
 
@@ -19,6 +20,7 @@
 
 mod check;
 mod cleanup;
+mod cp;
 mod create;
 mod error;
 mod exec;
@@ -32,10 +34,12 @@ mod monitor;
 mod names;
 mod oci;
 mod options;
+mod place;
 mod process;
 mod record;
 mod remove;
 mod reset;
+mod root;
 mod rootfs;
 mod runtime;
 mod signal;
@@ -51,6 +55,7 @@ pub use image;
 pub use image::{Image, ImageStore};
 pub use network::{Attachment, NetworkError, PortHolder, PortMapping, Protocol};
 
+pub use cp::CopyOptions;
 pub use error::RuntimeError;
 pub use exec::ExecProcess;
 pub use options::{ContainerOptions, ExecOptions, Limits, MountOption, NetworkMode, TerminalSize};

@@ -42,10 +42,10 @@ impl Export {
 
 /// Tells what is not in an archive as it is in the container.
 pub(crate) fn warn_of_left_out(packed: &Packed) {
-    for left in &packed.left_out {
+    for left in &packed.left_out.told {
         crate::complain(&left.to_string());
     }
-    let untold = packed.left_out_count - packed.left_out.len() as u64;
+    let untold = packed.left_out.count - packed.left_out.told.len() as u64;
     if untold > 0 {
         crate::complain(&format!("and so with {untold} more"));
     }

@@ -23,6 +23,14 @@ pub enum PackError {
         /// Why.
         source: io::Error,
     },
+    /// What is to be packed is the kernel's.
+    #[error(
+        "{path:?} is of a file system of the kernel's, whose files hold nothing that could be copied: read them in the container"
+    )]
+    Kernels {
+        /// Its name.
+        path: String,
+    },
     /// Overlayfs keeps something about the file that is not in its layer alone.
     #[error(
         "{path:?} bears overlayfs's mark {mark}, which stands for files of other layers: its redirect_dir and metacopy must be off"
@@ -51,19 +59,40 @@ impl PackError {
     }
 }
 
-/// Something that is not in the archive as it is in the tree.
+/// How many files that were left out are told of by name.
+const TOLD: usize = 20;
+
+/// What is not as it was where it came from.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct LeftOuts {
+    /// The first of them.
+    pub told: Vec<LeftOut>,
+    /// How many there are in all.
+    pub count: u64,
+}
+
+impl LeftOuts {
+    pub(crate) fn add(&mut self, path: &[u8], reason: &'static str) {
+        self.count += 1;
+        if self.told.len() < TOLD {
+            self.told.push(LeftOut { path: String::from_utf8_lossy(path).into_owned(), reason });
+        }
+    }
+
+    /// Adds those of another step.
+    pub fn extend(&mut self, more: LeftOuts) {
+        self.count += more.count;
+        self.told.extend(more.told);
+    }
+}
+
+/// Something that is not as it was where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
     /// Where.
     pub path: String,
     /// What, and why.
     pub reason: &'static str,
-}
-
-impl LeftOut {
-    pub(super) fn new(path: &[u8], reason: &'static str) -> Self {
-        LeftOut { path: String::from_utf8_lossy(path).into_owned(), reason }
-    }
 }
 
 impl fmt::Display for LeftOut {

@@ -171,8 +171,7 @@ impl Layers {
         if self.mounts == Mounts::Refuse {
             return Ok(true);
         }
-        let kind = rustix::fs::fstatfs(folder)?.f_type;
-        Ok(KERNELS.contains(&kind))
+        is_kernels(folder)
     }
 
     /// Refuses what has its meaning from overlayfs's own attributes.
@@ -203,6 +202,11 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+/// Whether a file is of one of the kernel's file systems.
+pub(super) fn is_kernels(inode: &Inode) -> std::result::Result<bool, Errno> {
+    Ok(KERNELS.contains(&rustix::fs::fstatfs(inode)?.f_type))
 }
 
 fn mount_id(fd: impl AsFd) -> std::result::Result<u64, Errno> {

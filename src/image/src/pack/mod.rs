@@ -25,7 +25,7 @@ mod walk;
 mod write;
 
 pub use changes::{Change, ChangeKind, changes};
-pub use error::{LeftOut, PackError};
+pub use error::{LeftOut, LeftOuts, PackError};
 pub use layers::Layers;
 pub use walk::Excluded;
 pub use write::{Packed, pack_layer, pack_path, pack_tree};

@@ -13,8 +13,8 @@ use tar::EntryType;
 
 use super::archive::{Archive, Entry};
 use super::changes::ChangeKind;
-use super::error::{LeftOut, PackError, Result};
-use super::layers::Layers;
+use super::error::{LeftOuts, PackError, Result};
+use super::layers::{Layers, is_kernels};
 use super::sparse;
 use super::walk::{Excluded, Sink, Walk};
 use crate::folder::{join, split};
@@ -24,9 +24,6 @@ use crate::unpack::metadata::{Attributes, mtime};
 /// OCI image-spec layer.md, "Whiteouts".
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
-
-/// How many files that were left out are told of by name.
-const LEFT_OUT_TOLD: usize = 20;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 128 << 10;
@@ -38,10 +35,8 @@ pub struct Packed {
     pub entries: u64,
     /// Bytes of the files in it.
     pub bytes: u64,
-    /// The first of those that are not in it as they are in the tree.
-    pub left_out: Vec<LeftOut>,
-    /// How many there are in all.
-    pub left_out_count: u64,
+    /// What is not in it as it is in the tree.
+    pub left_out: LeftOuts,
 }
 
 /// Writes the difference between `top` and the layers `below` as a layer to be laid over these.
@@ -73,6 +68,9 @@ pub fn pack_tree(top: &Layers, name: &Path, out: impl Write) -> Result<Packed> {
 pub fn pack_path(opened: OwnedFd, name: &Path, out: impl Write) -> Result<Packed> {
     let failed = |error| PackError::read::<Errno>("open", name.as_os_str().as_bytes())(error);
     let inode = Inode::of(opened).map_err(failed)?;
+    if is_kernels(&inode).map_err(failed)? {
+        return Err(PackError::Kernels { path: name.display().to_string() });
+    }
     if inode.is_folder() {
         return pack_tree(&Layers::plain(inode.folder().map_err(failed)?), name, out);
     }
@@ -114,13 +112,6 @@ impl<'n, W: Write> Pack<'n, W> {
     fn finish(self) -> Result<Packed> {
         self.archive.finish().map_err(PackError::write)?;
         Ok(self.packed)
-    }
-
-    fn leave_out(&mut self, path: &[u8], reason: &'static str) {
-        self.packed.left_out_count += 1;
-        if self.packed.left_out.len() < LEFT_OUT_TOLD {
-            self.packed.left_out.push(LeftOut::new(path, reason));
-        }
     }
 
     /// A path as the archive has it.
@@ -189,7 +180,7 @@ impl<'n, W: Write> Pack<'n, W> {
             self.packed.bytes += length;
         }
         if missing {
-            self.leave_out(path, "shrank while it was read: what was missing is zeros");
+            self.packed.left_out.add(path, "shrank while it was read: what was missing is zeros");
         }
         Ok(())
     }
@@ -221,7 +212,7 @@ impl<W: Write> Sink for Pack<'_, W> {
     fn present(&mut self, path: &[u8], _: ChangeKind, inode: &Inode) -> Result<()> {
         let layer = self.form == Form::Layer;
         if layer && split(path).1.starts_with(WHITEOUT) {
-            self.leave_out(path, "has a name that means a deletion in a layer");
+            self.packed.left_out.add(path, "has a name that means a deletion in a layer");
             return Ok(());
         }
         let kind = match inode.kind() {
@@ -231,16 +222,16 @@ impl<W: Write> Sink for Pack<'_, W> {
             FileType::Fifo => EntryType::Fifo,
             FileType::BlockDevice => EntryType::Block,
             FileType::CharacterDevice if layer && inode.stat.st_rdev == 0 => {
-                self.leave_out(path, "is the device 0:0, which means a deletion in a layer");
+                self.packed.left_out.add(path, "is the device 0:0, which means a deletion in a layer");
                 return Ok(());
             }
             FileType::CharacterDevice => EntryType::Char,
             FileType::Socket => {
-                self.leave_out(path, "is a socket, which archives do not hold");
+                self.packed.left_out.add(path, "is a socket, which archives do not hold");
                 return Ok(());
             }
             FileType::Unknown => {
-                self.leave_out(path, "is of a kind that archives do not hold");
+                self.packed.left_out.add(path, "is of a kind that archives do not hold");
                 return Ok(());
             }
         };
@@ -302,7 +293,7 @@ impl<W: Write> Pack<'_, W> {
         let before = xattrs.len();
         xattrs.retain(|(name, _)| !name.contains(&b'='));
         if xattrs.len() < before {
-            self.leave_out(path, "has an attribute with an equals sign in its name");
+            self.packed.left_out.add(path, "has an attribute with an equals sign in its name");
         }
     }
 }

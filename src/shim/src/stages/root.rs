@@ -13,9 +13,6 @@ use sys::mount::{AttributeChange, attr};
 use crate::failure::{During, Failure};
 use crate::rootfs::Rootfs;
 
-/// mount(2) takes a page of options, with the null byte at its end.
-const MAX_OPTIONS: usize = 4095;
-
 /// Mounts the root filesystem at `place`, in this process's mount namespace alone.
 pub fn mount(place: &Path, rootfs: &RootfsSpec) -> Result<Rootfs, Failure> {
     // What the host unmounts is let go here too, and nothing that is mounted here reaches the host.
@@ -34,7 +31,8 @@ pub fn mount(place: &Path, rootfs: &RootfsSpec) -> Result<Rootfs, Failure> {
             sys::mount::attach(&copy, &tree).during("bind the root filesystem")?;
         }
         RootfsSpec::Overlay { lower, links, upper, work, volatile } => {
-            let options = overlay_options(lower, upper, work, *volatile)?;
+            let options = container::overlay::options(lower, upper, work, *volatile)
+                .during("write down the overlay's layers")?;
             nix::unistd::chdir(links).during(format_args!("open {}", links.display()))?;
             let flags = if harmless { MsFlags::MS_NODEV } else { MsFlags::empty() };
             mount_at(Some("overlay"), place, Some("overlay"), flags, Some(options.as_str()))
@@ -46,39 +44,6 @@ pub fn mount(place: &Path, rootfs: &RootfsSpec) -> Result<Rootfs, Failure> {
     let private = AttributeChange { propagation: libc::MS_PRIVATE, recursive: true, ..Default::default() };
     sys::mount::set_attributes(&root, private).during("make the root filesystem's mount private")?;
     Ok(Rootfs::new(root))
-}
-
-fn overlay_options(lower: &[String], upper: &Path, work: &Path, volatile: bool) -> Result<String, Failure> {
-    let text = |path: &Path| {
-        path.to_str().map(escape).ok_or_else(|| Failure::new(format!("path {} is not UTF-8", path.display())))
-    };
-    let lower: Vec<String> = lower.iter().map(|layer| escape(layer)).collect();
-    let mut options =
-        format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), text(upper)?, text(work)?);
-    // Whatever the kernel's defaults: the upper layer holds its files whole, so that it can be read by itself.
-    options.push_str(",redirect_dir=off,metacopy=off");
-    if volatile {
-        options.push_str(",volatile");
-    }
-    if options.len() > MAX_OPTIONS {
-        return Err(Failure::new(format!(
-            "the image has too many layers for one overlay mount: {} bytes of options, {MAX_OPTIONS} are possible",
-            options.len()
-        )));
-    }
-    Ok(options)
-}
-
-/// overlayfs parts layers at colons and options at commas, and takes a backslash before either.
-fn escape(path: &str) -> String {
-    let mut escaped = String::with_capacity(path.len());
-    for character in path.chars() {
-        if matches!(character, ':' | ',' | '\\') {
-            escaped.push('\\');
-        }
-        escaped.push(character);
-    }
-    escaped
 }
 
 /// Makes it the root, and lets go of the old one: pivot_root, never chroot, so that there is no way back.
@@ -93,22 +58,4 @@ pub fn pivot(root: &Rootfs, read_only: bool) -> Result<(), Failure> {
         sys::mount::set_attributes(root, change).during("make the root filesystem read-only")?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn separators_in_paths_are_escaped_and_too_long_lists_refused() {
-        let options =
-            overlay_options(&["a:b".to_owned(), "c".to_owned()], Path::new("/u,p"), Path::new("/w"), true)
-                .expect("short");
-        assert_eq!(
-            options,
-            "lowerdir=a\\:b:c,upperdir=/u\\,p,workdir=/w,redirect_dir=off,metacopy=off,volatile"
-        );
-        let many = vec!["x".repeat(20); 300];
-        assert!(overlay_options(&many, Path::new("/u"), Path::new("/w"), false).is_err());
-    }
 }
