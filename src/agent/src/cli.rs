@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::cleanup::Cleanup;
+use crate::commands::commit::Commit;
 use crate::commands::cp::Cp;
 use crate::commands::diff::Diff;
 use crate::commands::exec::Exec;
@@ -144,6 +145,7 @@ pub(crate) enum Verb {
     Push(Push),
     Images(Images),
     Rmi(Rmi),
+    Commit(Commit),
     Cp(Cp),
     Diff(Diff),
     Export(Export),

@@ -61,6 +61,7 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Push(verb) => verb.run(&runtime),
         Verb::Images(verb) => verb.run(&runtime),
         Verb::Rmi(verb) => verb.run(&runtime),
+        Verb::Commit(verb) => verb.run(&runtime),
         Verb::Cp(verb) => verb.run(&runtime),
         Verb::Diff(verb) => verb.run(&runtime),
         Verb::Export(verb) => verb.run(&runtime),

@@ -2,7 +2,7 @@
 //!
 //! The socket is of type `SOCK_SEQPACKET`, so that one frame is one packet: a kind byte, then the payload.
 //! From client to monitor go [`Frame::Attach`], [`Frame::Stdin`], [`Frame::StdinEnd`],
-//! [`Frame::Resize`] and [`Frame::Finish`]; from monitor to
+//! [`Frame::Resize`], [`Frame::Freeze`] and [`Frame::Finish`]; from monitor to
 //! client [`Frame::Stdout`], [`Frame::Stderr`], [`Frame::Started`] and at last [`Frame::Exited`] or
 //! [`Frame::Failed`], after which the monitor closes its end.
 
@@ -25,6 +25,8 @@ pub enum Frame<'a> {
     /// Whoever sends this has ended the container and waits for it to be cleaned up: clients that do not read are no
     /// longer waited for.
     Finish,
+    /// The container's processes are to stand still as long as this client is connected.
+    Freeze,
     /// From here on this client wants the container's output; one that never asks hears only of start and end.
     Attach,
     /// Bytes for the container's standard input.
@@ -70,6 +72,7 @@ const EXITED: u8 = 6;
 const FAILED: u8 = 7;
 const ATTACH: u8 = 8;
 const FINISH: u8 = 9;
+const FREEZE: u8 = 10;
 
 /// One end of a connection that carries frames.
 #[derive(Debug)]
@@ -109,6 +112,7 @@ impl StdioSocket {
             Frame::StdinEnd => (kind(&mut head, STDIN_END), (&[][..]).into()),
             Frame::Attach => (kind(&mut head, ATTACH), (&[][..]).into()),
             Frame::Finish => (kind(&mut head, FINISH), (&[][..]).into()),
+            Frame::Freeze => (kind(&mut head, FREEZE), (&[][..]).into()),
             Frame::Stdout(bytes) => (kind(&mut head, STDOUT), (*bytes).into()),
             Frame::Stderr(bytes) => (kind(&mut head, STDERR), (*bytes).into()),
             Frame::Resize { rows, cols } => {
@@ -159,6 +163,7 @@ impl StdioSocket {
             STDIN_END => Frame::StdinEnd,
             ATTACH => Frame::Attach,
             FINISH => Frame::Finish,
+            FREEZE => Frame::Freeze,
             STDOUT => Frame::Stdout(payload),
             STDERR => Frame::Stderr(payload),
             RESIZE => {

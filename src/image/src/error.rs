@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::digest::{Digest, DigestError};
+use crate::pack::PackError;
 use crate::platform::Platform;
 use crate::unpack::UnpackError;
 
@@ -121,6 +122,12 @@ pub enum ImageError {
         what: String,
         /// Why.
         source: UnpackError,
+    },
+    /// A container's changes could not be packed.
+    #[error("failed to make a layer of the container's changes")]
+    Pack {
+        /// Why.
+        source: PackError,
     },
     /// The image is used by a container.
     #[error("image {image} is in use by container {container}; remove the container first, or use --force")]

@@ -14,7 +14,7 @@
 //! - [`unpack`]: a layer's archive into an overlayfs layer, by descriptor only.
 //! - `archive`: images as files: [`save`](ImageStore::save), `load`, `import`; [`change`]: changes to a configuration.
 //! - [`pack`]: the other way, what a container changed or all that it has, as an archive.
-//! - [`extract`]: an archive among files that are there.
+//! - [`extract`]: an archive among files that are there; [`commit`](ImageStore::commit): changes as a new image.
 //! - [`copy_rootfs`]: the layers as one plain folder, where they cannot be mounted.
 //! - [`store`]: content by digest, layers by chain id, names on top; safe for many processes.
 //!
@@ -25,6 +25,7 @@
 mod archive;
 mod assemble;
 pub mod change;
+mod commit;
 mod copy;
 pub mod credentials;
 pub mod digest;
@@ -49,6 +50,7 @@ pub mod unpack;
 
 pub use archive::{ArchiveInput, Compression, ImportOptions, Loaded, SaveFormat, SaveOptions, Target};
 pub use change::Change;
+pub use commit::{CommitOptions, ContainerChanges};
 pub use copy::{CopyError, copy_rootfs};
 pub use digest::Digest;
 pub use error::ImageError;

@@ -64,6 +64,14 @@ pub enum RuntimeError {
         /// The image as it was named.
         image: String,
     },
+    /// The container's processes do not stand still.
+    #[error(
+        "container {name} cannot be paused: some of its processes do not stop; try again, or with --pause=false"
+    )]
+    NotPaused {
+        /// Its name.
+        name: String,
+    },
     /// The container does not run.
     #[error("container {name} is not running")]
     NotRunning {

@@ -12,7 +12,7 @@
 //! | `root`, `place` | a container's files as its processes see them, and paths among them |
 //! | `init_layer`, `rootfs`, `tree` | the files a container begins with, and their removal |
 //! | `lifeline` | who sees to a container, and how others learn that nobody does |
-//! | `create`, `start`, `stop`, `remove`, `exec`, `find`, `files`, `cp`, `usage`, `reset` | the verbs |
+//! | `create`, `start`, `stop`, `remove`, `exec`, `find`, `files`, `cp`, `commit`, `usage`, `reset` | the verbs |
 //! | `monitor` | our side of the container's monitor |
 //! | `cleanup` | the end of a container, however it came: its own, a failure, a kill -9, a reboot |
 
@@ -20,6 +20,7 @@
 
 mod check;
 mod cleanup;
+mod commit;
 mod cp;
 mod create;
 mod error;

@@ -112,7 +112,7 @@ impl Runtime {
     }
 
     /// Connects to a container's monitor; `None` when there is none.
-    fn connect_monitor(&self, id: &str) -> Result<Option<StdioSocket>, RuntimeError> {
+    pub(crate) fn connect_monitor(&self, id: &str) -> Result<Option<StdioSocket>, RuntimeError> {
         let run_dir = self.layout.run_dir(id);
         let gone = |error: &io::Error| {
             matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)

@@ -148,6 +148,7 @@ impl ContainerPump<'_> {
                         Frame::Started(_)
                         | Frame::Attach
                         | Frame::Finish
+                        | Frame::Freeze
                         | Frame::Stdin(_)
                         | Frame::StdinEnd
                         | Frame::Resize { .. },

@@ -1,6 +1,7 @@
 //! The verbs, one file each: its options, and what it does with the runtime.
 
 pub(crate) mod cleanup;
+pub(crate) mod commit;
 pub(crate) mod cp;
 pub(crate) mod diff;
 pub(crate) mod exec;

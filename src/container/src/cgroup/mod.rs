@@ -86,6 +86,14 @@ pub enum CgroupError {
         /// Why.
         source: io::Error,
     },
+    /// Its processes could not be stopped.
+    #[error("failed to freeze cgroup {path}")]
+    Freeze {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Its processes could not be let go on, which they must to die (v1).
     #[error("failed to thaw cgroup {path}")]
     Thaw {
@@ -139,6 +147,10 @@ pub trait Hierarchy: std::fmt::Debug {
     fn birth_folder(&self, path: &str) -> Option<PathBuf>;
     /// Puts the calling process, which must have one thread, into the cgroup, where birth could not (v1).
     fn enter(&self, path: &str) -> Result<(), CgroupError>;
+    /// Begins to stop every process of the cgroup; whether all stand still, [`Hierarchy::is_frozen`] tells.
+    fn freeze(&self, path: &str) -> Result<(), CgroupError>;
+    /// Whether every process of the cgroup stands still.
+    fn is_frozen(&self, path: &str) -> Result<bool, CgroupError>;
     /// Lets frozen processes of the cgroup, and of those below it, see the signals that were sent to them.
     fn thaw(&self, path: &str) -> Result<(), CgroupError>;
     /// How many processes of the cgroup the kernel killed for want of memory.
@@ -241,6 +253,16 @@ impl Cgroup {
             Some(folder) => pids(folder),
             None => Ok(Vec::new()),
         }
+    }
+
+    /// Begins to stop its processes; [`Cgroup::thaw`] lets them go on.
+    pub fn freeze(&self) -> Result<(), CgroupError> {
+        self.hierarchy.freeze(&self.path)
+    }
+
+    /// Whether its processes all stand still.
+    pub fn is_frozen(&self) -> Result<bool, CgroupError> {
+        self.hierarchy.is_frozen(&self.path)
     }
 
     /// Lets its processes go on if they are frozen: on v1 such a process does not even die.

@@ -96,6 +96,24 @@ impl Hierarchy for V1 {
         Ok(())
     }
 
+    fn freeze(&self, path: &str) -> Result<(), CgroupError> {
+        let Some(folder) = self.folder("freezer", path) else {
+            return Err(CgroupError::NoController { what: "pause".to_owned(), controller: "freezer" });
+        };
+        write_state(&folder, "FROZEN").map_err(|source| CgroupError::Freeze { path: folder, source })
+    }
+
+    fn is_frozen(&self, path: &str) -> Result<bool, CgroupError> {
+        let Some(folder) = self.folder("freezer", path) else { return Ok(false) };
+        // Between the two it is FREEZING.
+        let path = folder.join("freezer.state");
+        match fs::read_to_string(&path) {
+            Ok(state) => Ok(state.trim() == "FROZEN"),
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(source) => Err(CgroupError::Read { path, source }),
+        }
+    }
+
     fn thaw(&self, path: &str) -> Result<(), CgroupError> {
         match self.folder("freezer", path) {
             Some(folder) => thaw(&folder),
@@ -113,15 +131,16 @@ impl Hierarchy for V1 {
     }
 }
 
+/// Opened, never made: the folder may be gone.
+fn write_state(folder: &Path, state: &str) -> std::io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).open(folder.join("freezer.state"))?;
+    file.write_all(state.as_bytes())
+}
+
 /// Thaws a folder of the freezer and those below it, outermost first: what is below a frozen one is frozen too.
 fn thaw(folder: &Path) -> Result<(), CgroupError> {
     let failed = |source| CgroupError::Thaw { path: folder.to_owned(), source };
-    // Opened, never made: the folder may be gone.
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .open(folder.join("freezer.state"))
-        .and_then(|mut state| state.write_all(b"THAWED"));
-    match written {
+    match write_state(folder, "THAWED") {
         Err(error) if is_gone(&error) => return Ok(()),
         other => other.map_err(failed)?,
     }

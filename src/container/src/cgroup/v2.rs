@@ -75,8 +75,24 @@ impl Hierarchy for V2 {
     }
 
     /// Nothing to do: here a frozen process dies of SIGKILL (Documentation/admin-guide/cgroup-v2.rst, cgroup.freeze).
-    fn thaw(&self, _: &str) -> Result<(), CgroupError> {
-        Ok(())
+    fn freeze(&self, path: &str) -> Result<(), CgroupError> {
+        let path = self.folder(path).join("cgroup.freeze");
+        fs::write(&path, "1").map_err(|source| CgroupError::Freeze { path, source })
+    }
+
+    fn is_frozen(&self, path: &str) -> Result<bool, CgroupError> {
+        match counter(&self.folder(path).join("cgroup.events"), "frozen") {
+            Err(CgroupError::Read { source, .. }) if super::is_gone(&source) => Ok(false),
+            other => Ok(other? == 1),
+        }
+    }
+
+    fn thaw(&self, path: &str) -> Result<(), CgroupError> {
+        let path = self.folder(path).join("cgroup.freeze");
+        match fs::OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(b"0")) {
+            Err(error) if super::is_gone(&error) => Ok(()),
+            other => other.map_err(|source| CgroupError::Thaw { path, source }),
+        }
     }
 
     fn oom_kills(&self, path: &str) -> Result<u64, CgroupError> {

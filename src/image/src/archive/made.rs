@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::source::Kept;
 use crate::digest::Digest;
-use crate::manifest::{self, Packing};
+use crate::manifest::{self, Layer, Packing};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,16 +26,21 @@ struct Descriptor {
 
 /// The manifest of a configuration and layers, bottom first.
 pub(super) fn manifest<'l>(config: &[u8], layers: impl Iterator<Item = (&'l Kept, Packing)>) -> Vec<u8> {
-    let layers = layers.map(|(kept, packing)| {
-        let suffix = match packing {
+    of_layers(config, layers.map(|(kept, packing)| Layer { digest: kept.digest, size: kept.size, packing }))
+}
+
+/// The same of layers that are in the store.
+pub(crate) fn of_layers(config: &[u8], layers: impl Iterator<Item = Layer>) -> Vec<u8> {
+    let layers = layers.map(|layer| {
+        let suffix = match layer.packing {
             Packing::Plain => "",
             Packing::Gzip => "+gzip",
             Packing::Zstd => "+zstd",
         };
         Descriptor {
             media_type: format!("{}{suffix}", manifest::OCI_LAYER),
-            digest: kept.digest,
-            size: kept.size,
+            digest: layer.digest,
+            size: layer.size,
         }
     });
     let made = Manifest {

@@ -22,7 +22,7 @@ mod docker;
 pub(crate) mod hostile;
 mod import;
 mod load;
-mod made;
+pub(crate) mod made;
 mod oci;
 mod save;
 mod sink;

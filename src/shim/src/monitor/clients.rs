@@ -16,6 +16,8 @@ pub struct Client {
     socket: StdioSocket,
     /// Whether it wants output.
     attached: bool,
+    /// Whether the container is to stand still while it is here.
+    freezes: bool,
     /// What there was no room for.
     pending: Option<Pending>,
     /// It hung up; what it sent before may still be there to read.
@@ -48,12 +50,17 @@ pub enum Request {
 impl Client {
     /// A client that gets the output from the start (`attached`), or once it asks for it.
     pub fn new(socket: StdioSocket, attached: bool) -> Self {
-        Client { socket, attached, pending: None, hung_up: false, gone: false }
+        Client { socket, attached, freezes: false, pending: None, hung_up: false, gone: false }
     }
 
     /// Whether it has left.
     pub fn is_gone(&self) -> bool {
         self.gone
+    }
+
+    /// Whether the container is to stand still for it.
+    pub fn freezes(&self) -> bool {
+        self.freezes && !self.gone && !self.hung_up
     }
 
     /// Whether output waits for it.
@@ -130,6 +137,7 @@ impl Client {
             Ok(Some(Frame::StdinEnd)) => return Request::InputEnd,
             Ok(Some(Frame::Resize { rows, cols })) => return Request::Resize(rows, cols),
             Ok(Some(Frame::Attach)) => self.attached = true,
+            Ok(Some(Frame::Freeze)) => self.freezes = true,
             Ok(Some(Frame::Finish)) => return Request::Finish,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // The end, an error, or a frame that is not a client's to send.

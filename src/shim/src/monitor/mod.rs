@@ -68,7 +68,7 @@ impl Monitor {
                 let log = log::Log::open(&self.spec.log_path).during("open the container's log")?;
                 self.tell(&FromMonitor::Started { pid: started.pid });
                 let mut serving = serve::Serving::new(listener, streams, log, client, started.pid)?;
-                let status = serving.until_end(&started.pidfd)?;
+                let status = serving.until_end(&started.pidfd, &cgroup)?;
                 let exit = self.end(&cgroup, record, status)?;
                 serving.finish(&exit)
             }

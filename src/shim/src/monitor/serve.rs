@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use container::cgroup::Cgroup;
 use container::{ExitRecord, StdioListener, StdioSocket};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -80,6 +81,8 @@ pub struct Serving {
     pid: i32,
     /// Whether clients that do not read are no longer waited for.
     hurry: bool,
+    /// Whether it is for a client that the container stands still.
+    frozen: bool,
 }
 
 /// What one descriptor of a poll stands for.
@@ -117,16 +120,35 @@ impl Serving {
             client.started(pid);
         }
         let listener = Some(listener);
-        let (input, input_ends, hurry) = (Vec::new(), false, false);
-        Ok(Serving { listener, streams, log, clients, input, input_ends, pid, hurry })
+        let (input, input_ends, hurry, frozen) = (Vec::new(), false, false, false);
+        Ok(Serving { listener, streams, log, clients, input, input_ends, pid, hurry, frozen })
     }
 
     /// Serves until the container's first process has ended, and takes its status.
-    pub fn until_end(&mut self, pidfd: &OwnedFd) -> Result<WaitStatus, Failure> {
+    pub fn until_end(&mut self, pidfd: &OwnedFd, cgroup: &Cgroup) -> Result<WaitStatus, Failure> {
         loop {
             if self.turn(Some(pidfd.as_fd()))? {
                 return crate::start::reap(pidfd).during("reap the first process");
             }
+            self.freeze_or_thaw(cgroup);
+        }
+    }
+
+    /// Lets the container stand still while a client wants it to. One that somebody else has frozen stays so.
+    fn freeze_or_thaw(&mut self, cgroup: &Cgroup) {
+        let wanted = self.clients.iter().any(Client::freezes);
+        let done = match (wanted, self.frozen) {
+            (true, false) => cgroup.is_frozen().and_then(|by_others| match by_others {
+                true => Ok(false),
+                false => cgroup.freeze().map(|()| true),
+            }),
+            (false, true) => cgroup.thaw().map(|()| false),
+            _ => return,
+        };
+        match done {
+            Ok(frozen) => self.frozen = frozen,
+            // Whoever asked sees that it does not stand still; it goes on for all others.
+            Err(error) => eprintln!("shim: {error}"),
         }
     }
 
