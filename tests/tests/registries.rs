@@ -119,15 +119,25 @@ fn an_identity_token_or_a_ready_token_stands_for_the_password() {
     assert_eq!(tokens.take_asked(), []);
 }
 
+/// It promises more than it keeps, so that the registry is the one who says no.
 #[test]
 fn a_token_that_expires_while_an_image_is_pulled_is_renewed() {
+    outlives_its_token(3000);
+}
+
+/// It keeps what it promises, so that we know that it has expired.
+#[test]
+fn a_token_that_is_known_to_have_expired_is_renewed() {
+    outlives_its_token(6);
+}
+
+fn outlives_its_token(promised: u64) {
     let node = Node::offline();
     let image = (0..4).fold(Image::new(), |image, at| image.layer(Layer::new().file("at", format!("{at}"))));
     let layout = node.dir().join("layout");
     let written = image.write(&layout);
     Registry::start(&node.netns, node.dir()).push(&node.netns, &layout, "private");
-    // It promises more than it keeps, so that the registry is the one who says no.
-    let spec = TokenSpec { life: 2, promised: Some(3000), ..TokenSpec::default() };
+    let spec = TokenSpec { life: 2, promised: Some(promised), ..TokenSpec::default() };
     let tokens = TokenServer::start(&node.netns, node.dir(), spec);
     let spec = RegistrySpec { tokens: Some(&tokens), ..RegistrySpec::default() };
     let registry = Registry::start_as(&node.netns, node.dir(), &spec);

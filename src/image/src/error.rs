@@ -252,12 +252,15 @@ impl ImageError {
 
     /// What came is not what was promised, or is hostile: trying again will not help.
     pub fn is_refused(&self) -> bool {
+        if let ImageError::Unpack { source, .. } = self {
+            // A full disk, say, is not the layer's fault.
+            return !matches!(source, UnpackError::Io { .. } | UnpackError::Read { .. });
+        }
         matches!(
             self,
             ImageError::Refused { .. }
                 | ImageError::DigestMismatch { .. }
                 | ImageError::SizeMismatch { .. }
-                | ImageError::Unpack { .. }
                 | ImageError::Archive { .. }
         )
     }

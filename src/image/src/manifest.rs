@@ -241,6 +241,21 @@ fn packing(media_type: &str) -> std::result::Result<Packing, String> {
     }
 }
 
+/// The digests of all that an index lists, as they are written: other things than images too.
+pub(crate) fn listed(bytes: &[u8]) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Listed {
+        #[serde(default)]
+        manifests: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        digest: String,
+    }
+    let listed: Option<Listed> = serde_json::from_slice(bytes).ok();
+    listed.into_iter().flat_map(|listed| listed.manifests).map(|entry| entry.digest).collect()
+}
+
 /// The image of an index that serves `wanted` best.
 pub(crate) fn choose(entries: &[IndexEntry], wanted: &Platform, reference: &Reference) -> Result<Descriptor> {
     let mut best: Option<(u8, &IndexEntry)> = None;

@@ -19,6 +19,7 @@ use super::import::Import;
 use super::inspect::{Inspection, Kind};
 use super::load::Load;
 use super::pull::Pull;
+use super::push::Push;
 use super::rmi::Rmi;
 use super::save::Save;
 use super::tag::Tag;
@@ -38,6 +39,7 @@ enum ImageVerb {
     #[command(visible_alias = "remove")]
     Rm(Rmi),
     Pull(Pull),
+    Push(Push),
     Save(Save),
     Load(Load),
     Import(Import),
@@ -58,6 +60,7 @@ impl ImageCommand {
             ImageVerb::Ls(verb) => verb.run(runtime),
             ImageVerb::Rm(verb) => verb.run(runtime),
             ImageVerb::Pull(verb) => verb.run(runtime),
+            ImageVerb::Push(verb) => verb.run(runtime),
             ImageVerb::Save(verb) => verb.run(runtime),
             ImageVerb::Load(verb) => verb.run(runtime),
             ImageVerb::Import(verb) => verb.run(runtime),

@@ -51,7 +51,8 @@ impl Pull {
             self.one(runtime, &reference, &options, style)?;
             return Ok(Exit::Success);
         }
-        if !reference.to_string().ends_with(&format!("{}:latest", self.reference)) {
+        let last = self.reference.rsplit('/').next().unwrap_or_default();
+        if last.contains([':', '@']) {
             bail!(
                 "with --all-tags the image is a repository: leave out the tag or digest of {}",
                 self.reference

@@ -39,6 +39,8 @@ pub(super) struct Feed<'a> {
     pub(super) layer: &'a Layer,
     pub(super) index: usize,
     pub(super) progress: &'a dyn PullProgress,
+    /// How many of the sources gave something wrong, and are not asked again.
+    pub(super) passed_over: usize,
     /// How many bytes are handed over, or were here before.
     pub(super) at: u64,
 }
@@ -47,7 +49,7 @@ impl Feed<'_> {
     /// Hands the bytes of a layer over as they come, until all came or nobody wants them any more.
     pub(super) async fn run(mut self, pieces: mpsc::Sender<Bytes>) -> Result<()> {
         let mut attempts: Vec<Attempt> = Vec::new();
-        for registry in &self.sources.registries {
+        for registry in &self.sources.registries[self.passed_over..] {
             match self.from(registry, &pieces).await {
                 Ok(()) => return Ok(()),
                 Err(failure) => attempts.push(failure.attempt(registry.endpoint())?),
@@ -93,6 +95,9 @@ impl Feed<'_> {
         };
         let mut pace = Pace::new(registry.endpoint().stall);
         while let Some(piece) = pace.next(&mut body).await? {
+            if piece.is_empty() {
+                continue;
+            }
             self.at += piece.len() as u64;
             self.progress.bytes(self.index, self.at);
             // One piece too many is enough to see that the layer is longer than promised.
@@ -121,6 +126,7 @@ impl Pace {
         Pace { window, waited: Duration::ZERO, came: 0 }
     }
 
+    /// The next bytes that are wanted, which may be none of those that came.
     async fn next(&mut self, body: &mut BlobBody) -> EndpointResult<Option<Bytes>> {
         let begun = Instant::now();
         let left = self.window.saturating_sub(self.waited);
@@ -131,10 +137,10 @@ impl Pace {
         };
         let piece = piece?;
         self.waited += begun.elapsed();
-        self.came += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        self.came += piece.as_ref().map_or(0, |piece| piece.came);
         if self.came >= (self.window.as_secs_f64() * LEAST_RATE as f64) as u64 {
             (self.waited, self.came) = (Duration::ZERO, 0);
         }
-        Ok(piece)
+        Ok(piece.map(|piece| piece.wanted))
     }
 }

@@ -23,7 +23,7 @@ use crate::digest::Digest;
 use crate::error::{ImageError, Result};
 use crate::manifest::Layer;
 use crate::progress::{LayerState, PullProgress};
-use crate::store::ingest::{Held, Partial};
+use crate::store::ingest::{self, Held, Partial};
 use crate::store::layer::{self, LayerFacts};
 use crate::store::layout::{self, Layout};
 use crate::store::lock::Lock;
@@ -173,6 +173,8 @@ impl Fetch<'_> {
     /// Brings the bytes of a layer into the store, unless they are there; whether they were fetched.
     async fn keep(&self, index: usize, layer: &Layer) -> Result<bool> {
         if self.layout.blob(&layer.digest).exists() {
+            // By somebody else, perhaps, who has not synced it yet.
+            self.work.brought();
             return Ok(false);
         }
         let promised = layer.clone();
@@ -195,6 +197,7 @@ impl Fetch<'_> {
     ) -> Result<T> {
         let blob = self.layout.blob(&layer.digest);
         let is_local = self.sources.registries.is_empty();
+        let mut passed_over = 0;
         let mut held = Held::wait(self.layout, &layer.digest).await?;
         loop {
             held = match held {
@@ -210,7 +213,10 @@ impl Fetch<'_> {
                     });
                     match reading.await.expect("unpacking does not panic") {
                         Err(error) if error.is_refused() && !is_local => {
-                            layout::remove_file(&blob)?;
+                            // It may be the image that is wrong, and not the blob, which others may count on.
+                            if !ingest::remove_damaged(self.layout, &layer.digest).await? {
+                                return Err(error);
+                            }
                             Held::wait(self.layout, &layer.digest).await?
                         }
                         done => return done,
@@ -224,16 +230,22 @@ impl Fetch<'_> {
                         partial.restart()?;
                     }
                     let resumed = partial.bytes() > 0;
-                    let (done, mut partial) = self.fetch(index, layer, partial, read.clone()).await?;
+                    let (done, mut partial) =
+                        self.fetch(index, layer, partial, passed_over, read.clone()).await?;
                     match done {
                         Ok(done) => {
                             partial.complete(self.layout)?;
                             self.work.brought();
                             return Ok(done);
                         }
+                        // What is here stays for when there is room again, say.
+                        Err(error) if !error.is_refused() => return Err(error),
                         Err(error) => {
                             partial.restart()?;
-                            if !(resumed && error.is_refused()) {
+                            if !resumed {
+                                passed_over += 1;
+                            }
+                            if passed_over == self.sources.registries.len() {
                                 return Err(error);
                             }
                             Held::Partial(partial)
@@ -250,6 +262,7 @@ impl Fetch<'_> {
         index: usize,
         layer: &Layer,
         partial: Partial,
+        passed_over: usize,
         read: impl Fn(Incoming, &Path) -> Result<T> + Send + 'static,
     ) -> Result<(Result<T>, Partial)> {
         let (pieces, coming) = mpsc::channel(NETWORK_PIECES);
@@ -261,7 +274,7 @@ impl Fetch<'_> {
             drop(work);
             (done, partial)
         });
-        let fed = Feed { sources, layer, index, progress, at }.run(pieces).await;
+        let fed = Feed { sources, layer, index, progress, passed_over, at }.run(pieces).await;
         let read = reading.await.expect("unpacking does not panic");
         // What is here stays for the next attempt.
         fed?;

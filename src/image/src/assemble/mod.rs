@@ -71,6 +71,8 @@ pub(crate) struct Assembler<'s> {
     store: &'s ImageStore,
     work: Arc<SharedWork>,
     all_gone: mpsc::Receiver<()>,
+    /// What the image's name must still stand for when it is made.
+    expected: Option<ImageRecord>,
 }
 
 /// The work of an assembler, shared with the threads that write to its folder, which is not removed under them.
@@ -115,7 +117,12 @@ impl<'s> Assembler<'s> {
         let (gone, all_gone) = mpsc::channel(1);
         let work = Work::begin(&store.layout, [])?;
         let work = Arc::new(SharedWork { work, unsynced: AtomicBool::new(true), _gone: gone });
-        Ok(Assembler { store, work, all_gone })
+        Ok(Assembler { store, work, all_gone, expected: None })
+    }
+
+    /// Makes the image only if its name still stands for just this then.
+    pub(crate) fn only_instead_of(&mut self, record: &ImageRecord) {
+        self.expected = Some(record.clone());
     }
 
     /// A path in a folder of its own, on the store's file system.
@@ -216,17 +223,23 @@ impl<'s> Assembler<'s> {
         let layout = &self.store.layout;
         self.work.sync()?;
         let hold = Lock::hold(&layout.store_lock())?;
+        if let (Some(expected), Some(name)) = (&self.expected, &record.reference)
+            && ImageRecord::find_or_mend(layout, name)?.as_ref() != Some(expected)
+        {
+            let reason = format!("{name} has become another image meanwhile");
+            return Err(ImageError::Damaged { path: layout.images(), reason });
+        }
         for digest in documents {
             layout::rename(&self.work.path(&digest.hex()), &layout.blob(digest))?;
         }
+        let went = |path| ImageError::Damaged { path, reason: "it went while the image was made".to_owned() };
         for chain in record.chains() {
             if layer::find(layout, &chain)?.is_none() {
-                let path = layout.layer(&chain);
-                return Err(ImageError::Damaged {
-                    path,
-                    reason: "it went while the image was made".to_owned(),
-                });
+                return Err(went(layout.layer(&chain)));
             }
+        }
+        if let Some(blob) = record.blobs().map(|digest| layout.blob(&digest)).find(|blob| !blob.exists()) {
+            return Err(went(blob));
         }
         for algorithm in Algorithm::ALL {
             layout::sync_folder(&layout.blobs(algorithm))?;
@@ -253,7 +266,9 @@ impl ImageStore {
         let _hold = Lock::hold(&self.layout.store_lock())?;
         let Some(record) = ImageRecord::find_or_mend(&self.layout, name)? else { return Ok(None) };
         let others = assembly.others.iter().map(|other| other.digest);
-        let same = record.digest == assembly.digest
+        // A registry that has it makes more of a name that was given here.
+        let same = (assembly.local || !record.local)
+            && record.digest == assembly.digest
             && record.manifest == assembly.variant.digest
             && others.eq(record.others.iter().map(|other| other.manifest));
         if !same || !record.blobs().all(|digest| self.layout.blob(&digest).exists()) {

@@ -117,11 +117,12 @@ impl ImageStore {
             layout::remove_file(&self.layout.blob(digest))?;
         }
         drop(hold);
-        let assembler = Assembler::begin(self)?;
+        let mut assembler = Assembler::begin(self)?;
+        assembler.only_instead_of(record);
         let how = AssemblyOptions { parallel: options.parallel, limits: options.limits.clone() };
         let assembled = assembler.assemble(&assembly, &sources, &how, progress, tracer).await;
-        assembler.end(false).await?;
-        assembled.map(drop)
+        let ended = assembler.end(false).await;
+        assembled.and(ended)
     }
 }
 

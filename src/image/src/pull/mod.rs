@@ -58,8 +58,8 @@ impl ImageStore {
         let how = AssemblyOptions { parallel: options.parallel, limits: options.limits.clone() };
         let pulled = assembler.assemble(&assembly, &sources, &how, progress, tracer).await;
         // What is complete is of use to the next attempt, if there can be one that does better.
-        assembler.end(!matches!(pulled, Err(ImageError::Registry { .. }))).await?;
-        pulled
+        let ended = assembler.end(!matches!(pulled, Err(ImageError::Registry { .. }))).await;
+        pulled.and_then(|image| ended.map(|()| image))
     }
 
     /// Every tag that the reference's repository has at its registry, or at the first mirror that answers.

@@ -13,6 +13,9 @@ use crate::registries::Registries;
 use crate::registry::{EndpointResult, Failure, Registry};
 use crate::store::layout::Layout;
 
+/// Images of an index that are kept together.
+const PLATFORMS_MAX: usize = 64;
+
 /// Asks each endpoint of the reference's registry, in order, until one has the image. Its layers are asked of that one
 /// and then of those after it.
 pub(crate) async fn resolve(
@@ -31,7 +34,10 @@ pub(crate) async fn resolve(
                 let registries = std::iter::once(registry).chain(endpoints).collect();
                 return Ok((assembly, Sources { registries, what: reference.to_string() }));
             }
-            Err(failure) => attempts.push(failure.attempt(registry.endpoint())?),
+            Err(failure) if attempts.is_empty() && endpoints.len() == 0 => {
+                attempts.push(failure.attempt(registry.endpoint())?);
+            }
+            Err(failure) => attempts.push(failure.passed_over(registry.endpoint())?),
         }
     }
     Err(ImageError::Registry { what: format!("failed to pull {reference}"), attempts })
@@ -79,6 +85,11 @@ impl Question<'_> {
             Document::Manifest(manifest) => (digest, manifest, Vec::new()),
             Document::Index(entries) => {
                 step.fact("index", digest);
+                if self.options.all_platforms && entries.len() > PLATFORMS_MAX {
+                    let reason =
+                        format!("it has {} images, of which {PLATFORMS_MAX} at most are kept", entries.len());
+                    return Err(ImageError::Refused { what, reason }.into());
+                }
                 let chosen = manifest::choose(&entries, &wanted, self.reference)?;
                 let manifest = self.manifest(&chosen, &what, &mut documents).await?;
                 let rest = entries.into_iter().map(|entry| entry.descriptor);

@@ -80,7 +80,7 @@ impl Upload<'_> {
             .ok_or_else(|| Failure::passing(Fault::Failed, "it has more of a blob than there is"))?;
         let bytes = self.read(file, *sent, left.min(session.part)).await?;
         if left <= session.part {
-            self.registry.finish_upload(session, &self.blob.digest, bytes).await?;
+            self.registry.finish_upload(session, &self.blob.digest, self.blob.size, bytes).await?;
             return Ok(true);
         }
         let count = bytes.len() as u64;

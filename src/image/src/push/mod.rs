@@ -94,7 +94,7 @@ impl ImageStore {
         for (index, blob) in plan.blobs.iter().enumerate() {
             progress.layer(index, &blob.digest, blob.size);
         }
-        let known = ImageRecord::all(&self.layout)?;
+        let known = ImageRecord::readable(&self.layout)?;
         let uploads = plan.blobs.iter().enumerate().map(|(index, blob)| {
             let from = plan::repository_with(&known, &blob.digest, to);
             let upload = Upload { registry, layout: &self.layout, blob, from, index, progress };

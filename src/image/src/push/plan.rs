@@ -38,6 +38,15 @@ impl PushPlan {
         }
         if !record.others.is_empty() {
             let bytes = whole(layout, &record.digest)?;
+            let has = |text: &str| plan.documents.iter().any(|own| own.digest.to_string() == text);
+            if let Some(missing) = manifest::listed(&bytes).into_iter().find(|text| !has(text)) {
+                let what = format!("to push the index {}", record.digest);
+                let reason = format!(
+                    "it lists {missing}, which is no image (an attestation, say) and was not kept; \
+                     pull the image without --all-platforms and push that"
+                );
+                return Err(ImageError::Refused { what, reason });
+            }
             let media_type = manifest::media_type(&bytes, manifest::OCI_INDEX);
             plan.documents.push(Written { digest: record.digest, media_type, bytes });
         }

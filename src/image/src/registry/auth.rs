@@ -58,6 +58,12 @@ struct Granted {
     expires: Option<Instant>,
 }
 
+impl Granted {
+    fn holds(&self) -> bool {
+        self.expires.is_none_or(|expires| Instant::now() < expires)
+    }
+}
+
 /// What a token server answers.
 #[derive(Deserialize)]
 struct TokenAnswer {
@@ -78,9 +84,7 @@ impl Auth {
     /// The header for requests of this scope, if one was granted and still holds.
     pub(crate) async fn header(&self, scopes: &[Scope]) -> Option<HeaderValue> {
         let granted = self.granted.lock().await;
-        let granted = granted.get(scopes)?;
-        let holds = granted.expires.is_none_or(|expires| Instant::now() < expires);
-        holds.then(|| granted.header.clone())
+        granted.get(scopes).filter(|granted| granted.holds()).map(|granted| granted.header.clone())
     }
 
     /// Answers a 401 to a request that carried `used`: the header to try again with.
@@ -93,7 +97,8 @@ impl Auth {
     ) -> EndpointResult<HeaderValue> {
         let mut granted = self.granted.lock().await;
         // While this waited, another request of the same scope may have answered.
-        if let Some(known) = granted.get(scopes).filter(|known| Some(&known.header) != used) {
+        let is_new = |known: &&Granted| known.holds() && Some(&known.header) != used;
+        if let Some(known) = granted.get(scopes).filter(is_new) {
             return Ok(known.header.clone());
         }
         let challenge = challenge(demand)
@@ -213,7 +218,7 @@ impl Auth {
             }
             _ => return Err(Failure::answered(response).await),
         }
-        let bytes = super::body(response, TOKEN_BYTES)
+        let bytes = super::body(response, TOKEN_BYTES, transport.endpoint().stall)
             .await?
             .ok_or_else(|| Failure::lasting(Fault::Failed, "the answer of its token server is too long"))?;
         serde_json::from_slice(&bytes).map_err(|error| {

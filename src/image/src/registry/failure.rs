@@ -15,6 +15,9 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
 /// Bytes of an error's body that are read.
 const REASON_BYTES: usize = 64 << 10;
 
+/// How long its next bytes are waited for.
+const REASON_WAIT: Duration = Duration::from_secs(2);
+
 /// What failed at one endpoint: kind and reason.
 pub(crate) type EndpointResult<T> = std::result::Result<T, Failure>;
 
@@ -62,6 +65,19 @@ impl Failure {
                 Ok(Attempt { endpoint: endpoint.to_string(), fault, reason })
             }
             Failure::Image(error) => Err(error),
+        }
+    }
+
+    /// The same where others are left to be asked: what one endpoint gave that is not what was promised, another may
+    /// give right.
+    pub(crate) fn passed_over(self, endpoint: &Endpoint) -> Result<Attempt> {
+        match self {
+            Failure::Image(error) if error.is_refused() => Ok(Attempt {
+                endpoint: endpoint.to_string(),
+                fault: Fault::Failed,
+                reason: error.to_string(),
+            }),
+            other => other.attempt(endpoint),
         }
     }
 
@@ -120,8 +136,8 @@ impl Failure {
 /// The errors that a registry's answer carries (distribution-spec, "Error codes"), if it does.
 async fn envelope(mut response: Response) -> Option<OciEnvelope> {
     let mut bytes = Vec::new();
-    // An answer that breaks off has at least its status.
-    while let Ok(Some(piece)) = response.chunk().await {
+    // An answer that breaks off, or does not come, has at least its status.
+    while let Ok(Ok(Some(piece))) = tokio::time::timeout(REASON_WAIT, response.chunk()).await {
         bytes.extend_from_slice(&piece);
         if bytes.len() > REASON_BYTES {
             return None;

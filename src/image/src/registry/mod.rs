@@ -16,6 +16,7 @@ mod transport;
 mod upload;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LINK, RANGE};
@@ -39,6 +40,10 @@ const DOCUMENT_RETRIES: u32 = 3;
 /// Bytes of one page of a list of tags, and how many pages are read.
 const TAGS_PAGE_BYTES: usize = 4 << 20;
 const TAGS_PAGES: usize = 1000;
+/// Tags that are listed.
+const TAGS_MAX: usize = 100_000;
+/// Bytes a second at which what comes, or is sent, has not stalled.
+const SLOWEST: u64 = 64 << 10;
 
 /// A document as it came: exact bytes, and what the server calls them.
 #[derive(Debug)]
@@ -70,6 +75,14 @@ pub(crate) struct BlobBody {
     skip: u64,
 }
 
+/// Some bytes of a blob.
+pub(crate) struct BlobPiece {
+    /// What was asked for of them.
+    pub(crate) wanted: Bytes,
+    /// How many came in all.
+    pub(crate) came: u64,
+}
+
 impl Registry {
     /// Prepares to read from a repository; nothing is sent yet.
     pub(crate) fn new(endpoint: Endpoint) -> Result<Registry> {
@@ -97,11 +110,12 @@ impl Registry {
             let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
             let media_type =
                 media_type.map(|value| value.split(';').next().unwrap_or(value).trim().to_owned());
-            let bytes = body(response, DOCUMENT_MAX as usize).await?.ok_or_else(|| {
-                let what = format!("the manifest of {}", self.endpoint().repository);
-                let reason = format!("it is longer than {DOCUMENT_MAX} bytes");
-                Failure::Image(ImageError::Refused { what, reason })
-            })?;
+            let bytes =
+                body(response, DOCUMENT_MAX as usize, self.endpoint().stall).await?.ok_or_else(|| {
+                    let what = format!("the manifest of {}", self.endpoint().repository);
+                    let reason = format!("it is longer than {DOCUMENT_MAX} bytes");
+                    Failure::Image(ImageError::Refused { what, reason })
+                })?;
             Ok(Fetched { bytes, media_type })
         })
         .await
@@ -110,17 +124,19 @@ impl Registry {
     /// A small blob, such as a configuration: at most one byte more than `size`.
     pub(crate) async fn small_blob(&self, digest: &Digest, size: u64) -> EndpointResult<Vec<u8>> {
         self.patiently(async || {
-            let mut bytes = Vec::new();
-            if let BlobAnswer::Body(mut body) = self.blob(digest, 0).await? {
+            let BlobAnswer::Body(mut body) = self.blob(digest, 0).await? else { return Ok(Vec::new()) };
+            in_time(size, self.endpoint().stall, async {
+                let mut bytes = Vec::new();
                 while let Some(piece) = body.next().await? {
-                    bytes.extend_from_slice(&piece);
+                    bytes.extend_from_slice(&piece.wanted);
                     if bytes.len() as u64 > size {
                         bytes.truncate(usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1));
                         break;
                     }
                 }
-            }
-            Ok(bytes)
+                Ok(bytes)
+            })
+            .await
         })
         .await
     }
@@ -160,7 +176,7 @@ impl Registry {
                 .patiently(async || {
                     let response = self.success(&ask).await?;
                     let next = response.headers().get(LINK).and_then(next_page);
-                    let bytes = body(response, TAGS_PAGE_BYTES).await?;
+                    let bytes = body(response, TAGS_PAGE_BYTES, self.endpoint().stall).await?;
                     let bytes = bytes
                         .ok_or_else(|| Failure::lasting(Fault::Failed, "its list of tags is too long"))?;
                     let page: Page = serde_json::from_slice(&bytes).map_err(|error| {
@@ -169,6 +185,9 @@ impl Registry {
                     Ok((page, next))
                 })
                 .await?;
+            if tags.len() > TAGS_MAX {
+                return Err(Failure::lasting(Fault::Failed, format!("it has more than {TAGS_MAX} tags")));
+            }
             for tag in page.tags.unwrap_or_default() {
                 reference::check_tag(&tag).map_err(|reason| Failure::lasting(Fault::Failed, reason))?;
                 tags.push(tag);
@@ -245,30 +264,40 @@ impl Registry {
 
 impl BlobBody {
     /// The next bytes; none at the end.
-    pub(crate) async fn next(&mut self) -> EndpointResult<Option<Bytes>> {
-        loop {
-            let piece = self.response.chunk().await.map_err(|error| Failure::broken(&error))?;
-            let Some(mut piece) = piece else { return Ok(None) };
-            let skipped = piece.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
-            self.skip -= skipped as u64;
-            drop(piece.split_to(skipped));
-            if !piece.is_empty() {
-                return Ok(Some(piece));
-            }
-        }
+    pub(crate) async fn next(&mut self) -> EndpointResult<Option<BlobPiece>> {
+        let piece = self.response.chunk().await.map_err(|error| Failure::broken(&error))?;
+        let Some(mut wanted) = piece else { return Ok(None) };
+        let came = wanted.len() as u64;
+        let skipped = wanted.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+        self.skip -= skipped as u64;
+        drop(wanted.split_to(skipped));
+        Ok(Some(BlobPiece { wanted, came }))
     }
 }
 
-/// Reads a body; none when it is longer than `max` bytes.
-async fn body(mut response: Response, max: usize) -> EndpointResult<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(|error| Failure::broken(&error))? {
-        if bytes.len() + piece.len() > max {
-            return Ok(None);
+/// Reads a body; none when it is longer than `max` bytes. It may take `stall`, and what its length needs besides.
+async fn body(mut response: Response, max: usize, stall: Duration) -> EndpointResult<Option<Vec<u8>>> {
+    in_time(max as u64, stall, async {
+        let mut bytes = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| Failure::broken(&error))? {
+            if bytes.len() + piece.len() > max {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&piece);
         }
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(Some(bytes))
+        Ok(Some(bytes))
+    })
+    .await
+}
+
+/// Waits for at most so many bytes no longer than a slow line takes for them, and `stall`.
+async fn in_time<T>(
+    bytes: u64,
+    stall: Duration,
+    reading: impl Future<Output = EndpointResult<T>>,
+) -> EndpointResult<T> {
+    let late = |_| Failure::passing(Fault::Unreachable, "its answer did not come in time");
+    tokio::time::timeout(stall + Duration::from_secs(bytes / SLOWEST), reading).await.map_err(late)?
 }
 
 /// The first byte of `bytes 10-19/20` (RFC 9110, 14.4).

@@ -12,14 +12,13 @@ use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, Response, Url};
 
+use super::SLOWEST;
 use super::failure::{EndpointResult, Failure, chain};
 use crate::error::{Fault, ImageError, Result};
 use crate::registries::Endpoint;
 
 const USER_AGENT: &str = concat!("agent/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Bytes a second at which what is sent has not stalled.
-const SLOWEST: u64 = 64 << 10;
 const REDIRECTS_MAX: usize = 10;
 /// Docker Hub's registry has another name than its images.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
@@ -31,11 +30,13 @@ pub(crate) struct Ask {
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// How long the answer may take besides, for what the server has to do before.
+    pub(crate) patience: Duration,
 }
 
 impl Ask {
     pub(crate) fn new(method: Method, url: Url) -> Self {
-        Ask { method, url, headers: HeaderMap::new(), body: Bytes::new() }
+        Ask { method, url, headers: HeaderMap::new(), body: Bytes::new(), patience: Duration::ZERO }
     }
 
     pub(crate) fn get(url: Url) -> Self {
@@ -124,7 +125,8 @@ impl Transport {
             }
             // The wait for an answer's head; that for its body is the reader's.
             let sending = Duration::from_secs(ask.body.len() as u64 / SLOWEST);
-            let answer = tokio::time::timeout(self.endpoint.stall + sending, request.send()).await;
+            let patience = self.endpoint.stall + sending + ask.patience;
+            let answer = tokio::time::timeout(patience, request.send()).await;
             let response = answer
                 .map_err(|_| Failure::passing(Fault::Unreachable, "no answer in time"))?
                 .map_err(|error| Failure::unanswered(&error))?;

@@ -3,6 +3,8 @@
 //! An upload is a session at an address that every answer may change. What of it has come the registry says, so that a
 //! part whose connection broke is taken up where it broke off.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, Response, StatusCode, Url};
@@ -18,6 +20,9 @@ use crate::registries::Endpoint;
 pub(crate) const PART: u64 = 4 << 20;
 /// The longest part that a registry may insist on.
 const PART_MAX: u64 = 64 << 20;
+
+/// Bytes of a blob that a registry digests, and moves into place, in a second at least.
+const VERIFIED: u64 = 16 << 20;
 
 /// An upload that has begun.
 #[derive(Debug)]
@@ -126,12 +131,14 @@ impl Registry {
         &self,
         session: &Session,
         digest: &Digest,
+        size: u64,
         last: Bytes,
     ) -> EndpointResult<()> {
         let mut ask = Ask::new(Method::PUT, session.url.clone());
         ask.url.query_pairs_mut().append_pair("digest", &digest.to_string());
         ask.headers = octets();
         ask.body = last;
+        ask.patience = Duration::from_secs(size / VERIFIED);
         self.expect(&ask, StatusCode::CREATED).await.map(drop)
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use super::layout::{self, Layout};
 use super::lock::Lock;
-use crate::digest::Digest;
+use crate::digest::{Digest, Digester};
 use crate::error::{ImageError, Result};
 
 /// A partial blob that nobody goes on with is removed after so long.
@@ -126,6 +126,22 @@ pub(crate) fn remove_abandoned(layout: &Layout, unused_for: Duration) -> Result<
         }
     }
     Ok(removed)
+}
+
+/// Removes a blob whose content is not what its name says; whether it was so.
+pub(crate) async fn remove_damaged(layout: &Layout, digest: &Digest) -> Result<bool> {
+    let _lock = Lock::passing(&layout.blob_lock(digest)).await?;
+    let (path, expected) = (layout.blob(digest), *digest);
+    let judging = tokio::task::spawn_blocking(move || {
+        let mut digester = Digester::new(expected.algorithm());
+        match File::open(&path).and_then(|mut file| io::copy(&mut file, &mut digester)) {
+            Ok(_) if digester.finish() == expected => Ok(false),
+            Ok(_) => layout::remove_file(&path).map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(ImageError::io("read", path)(error)),
+        }
+    });
+    judging.await.expect("digesting does not panic")
 }
 
 fn whole(layout: &Layout, digest: &Digest) -> Result<Option<File>> {

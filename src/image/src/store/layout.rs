@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::{Algorithm, Digest};
 use crate::error::{ImageError, Result};
+use crate::manifest::DOCUMENT_MAX;
 
 /// How many hexadecimal digits of a chain id name its short link: 96 bits, and some 150 layers in a page.
 const LINK_DIGITS: usize = 24;
@@ -46,8 +47,10 @@ impl Layout {
 
     /// The bytes of a document that is in the store and is what its name says.
     pub(crate) fn document(&self, digest: &Digest) -> Option<Vec<u8>> {
-        // One that cannot be read, or is damaged, is fetched again.
-        fs::read(self.blob(digest)).ok().filter(|bytes| digest.check(bytes).is_ok())
+        // One that cannot be read, is damaged, or is no document, is fetched again, and judged then.
+        let path = self.blob(digest);
+        fs::metadata(&path).ok().filter(|found| found.len() <= DOCUMENT_MAX)?;
+        fs::read(path).ok().filter(|bytes| digest.check(bytes).is_ok())
     }
 
     pub(crate) fn ingest(&self) -> PathBuf {

@@ -67,7 +67,7 @@ impl ImageStore {
     /// Every image name, newest first; an image without a name is listed once.
     pub fn list(&self) -> Result<Vec<ImageSummary>> {
         let mut images: Vec<ImageSummary> =
-            ImageRecord::all(&self.layout)?.iter().map(ImageSummary::of).collect();
+            ImageRecord::readable(&self.layout)?.iter().map(ImageSummary::of).collect();
         images.sort_by(|a, b| (&b.created, &a.reference).cmp(&(&a.created, &b.reference)));
         Ok(images)
     }
@@ -111,7 +111,7 @@ impl ImageStore {
         if !could_be_id {
             return Ok(None);
         }
-        let mut found: Vec<ImageRecord> = ImageRecord::all(&self.layout)?
+        let mut found: Vec<ImageRecord> = ImageRecord::readable(&self.layout)?
             .into_iter()
             .filter(|record| record.config.hex().starts_with(digits))
             .collect();
@@ -134,7 +134,7 @@ impl ImageStore {
             Some((named.registry().to_owned(), named.repository().to_owned()))
         };
         let wanted = Some((reference.registry().to_owned(), reference.repository().to_owned()));
-        let records = ImageRecord::all(&self.layout)?;
+        let records = ImageRecord::readable(&self.layout)?;
         Ok(records.into_iter().find(|record| {
             (record.digest == *digest || record.manifest == *digest) && repository(record) == wanted
         }))
@@ -157,7 +157,7 @@ impl ImageStore {
         }
         let config = serde_json::from_slice(&bytes)
             .map_err(|error| ImageError::Damaged { path, reason: error.to_string() })?;
-        let mut same = ImageRecord::all(&self.layout)?;
+        let mut same = ImageRecord::readable(&self.layout)?;
         same.retain(|other| other.config == record.config);
         Ok(Image::new(record, &same, config))
     }

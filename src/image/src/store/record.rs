@@ -115,7 +115,7 @@ impl ImageRecord {
         let known = before.as_ref().is_some_and(|before| !before.local && before.digest == self.digest);
         let record = ImageRecord { local: self.local && !known, ..self.clone() };
         if let Some(before) = before.filter(|before| before.config != self.config) {
-            let all = ImageRecord::all(layout)?;
+            let all = ImageRecord::readable(layout)?;
             if all.iter().filter(|other| other.config == before.config).count() == 1 {
                 let unnamed = ImageRecord { reference: None, ..before };
                 unnamed.commit(layout, &work.path("unnamed"))?;
@@ -124,7 +124,7 @@ impl ImageRecord {
         let is_same = |other: &ImageRecord| other.config == self.config;
         let Some(_) = &self.reference else {
             let has_name = |other: &ImageRecord| is_same(other) && other.reference.is_some();
-            return match ImageRecord::all(layout)?.iter().any(has_name) {
+            return match ImageRecord::readable(layout)?.iter().any(has_name) {
                 true => Ok(()),
                 false => record.commit(layout, &work.path("record")),
             };
@@ -132,7 +132,7 @@ impl ImageRecord {
         record.commit(layout, &work.path("record"))?;
         // The image has a name again.
         let unnamed = |other: &&ImageRecord| is_same(other) && other.reference.is_none();
-        match ImageRecord::all(layout)?.iter().find(unnamed) {
+        match ImageRecord::readable(layout)?.iter().find(unnamed) {
             Some(unnamed) => unnamed.remove(layout),
             None => Ok(()),
         }
@@ -170,6 +170,25 @@ impl ImageRecord {
             images.entry(record.config).or_default().push(record);
         }
         Ok(images)
+    }
+
+    /// The record that an image is shown by: one with a name, where it has one. A moment in which a name is taken may
+    /// leave one without beside it, if it is the last of the process that takes it.
+    pub(crate) fn foremost(records: &[ImageRecord]) -> Option<&ImageRecord> {
+        records.iter().find(|record| record.reference.is_some()).or(records.first())
+    }
+
+    /// Every record that can be read: for those who look for some, whom the damage of others does not concern.
+    pub(crate) fn readable(layout: &Layout) -> Result<Vec<ImageRecord>> {
+        let mut records = Vec::new();
+        for name in layout::names_in(&layout.images())? {
+            match read(layout.images().join(name)) {
+                Ok(record) => records.extend(record),
+                Err(ImageError::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(records)
     }
 
     /// Every record.

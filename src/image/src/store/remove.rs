@@ -82,7 +82,7 @@ impl ImageStore {
         let pins = marks::pins(&self.layout)?;
         let mut removed = Removed::default();
         for (id, records) in ImageRecord::images(&self.layout)? {
-            let Some(first) = records.first().map(ImageSummary::of) else { continue };
+            let Some(first) = ImageRecord::foremost(&records).map(ImageSummary::of) else { continue };
             let spared = marks::is_pinned(&pins, &records) || !choose(&first)?;
             if !spared && in_use(&id.to_string()).is_none() {
                 removed.untag(&self.layout, &records, &[])?;

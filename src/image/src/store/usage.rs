@@ -85,7 +85,7 @@ impl ImageStore {
         };
         let mut usage = StoreUsage { images: Vec::new(), content: content(&self.layout)?, partial };
         for (id, records) in ImageRecord::images(&self.layout)? {
-            let Some(first) = records.first() else { continue };
+            let Some(first) = ImageRecord::foremost(&records) else { continue };
             let added = records.iter().map(|record| record.pulled).min().unwrap_or(first.pulled);
             let layers = records.iter().flat_map(ImageRecord::chains).map(Content::Layer);
             let blobs = records.iter().flat_map(ImageRecord::blobs).map(Content::Blob);

@@ -87,6 +87,23 @@ fn a_blob_that_is_here_needs_no_registry_and_one_that_is_damaged_is_mended() {
 }
 
 #[test]
+fn an_image_that_lies_about_a_blob_takes_it_from_no_other() {
+    own_network();
+    let registry = Registry::start(false);
+    let (layout, name) = image(&registry, "honest");
+    let liar = Layout::lying(&layout, &Digest::of(b"another layer").to_string());
+    registry.push(liar.path(), "t", "liar", &["--preserve-digests"]);
+    let node = Node::new();
+    node.pull(&name).expect("pulled");
+    // Nor can it be had again.
+    fs::remove_file(registry.blob(&layout.layers[0])).expect("removed");
+    let error = node.pull(&format!("{HOST}/liar")).expect_err("a wrong diffID");
+    assert!(error.is_refused(), "{error}");
+    assert!(node.root().join("content/blobs/sha256").join(hex(&layout.layers[0])).exists());
+    node.pull(&name).expect("whole");
+}
+
+#[test]
 fn all_platforms_are_kept_on_request_and_go_with_the_image() {
     own_network();
     let registry = Registry::start(false);

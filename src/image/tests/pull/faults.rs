@@ -65,6 +65,35 @@ fn mirrors_are_asked_in_order_and_each_failure_is_told() {
 }
 
 #[test]
+fn a_mirror_that_gives_something_else_is_passed_over() {
+    fn page(_: &str) -> Vec<u8> {
+        b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\nConnection: close\r\n\r\n<html>Sign in.".to_vec()
+    }
+    own_network();
+    let registry = Registry::start(false);
+    let layout = one_layer(&registry, "kube-easy/app");
+    let portal = lying_registry(page);
+    let mirror = Registry::start_at("127.0.0.1:5002");
+    run(Command::new("skopeo").args(["copy", "-q", "--insecure-policy", "--dest-tls-verify=false"]).args([
+        format!("oci:{}:t", layout.path().display()),
+        "docker://127.0.0.1:5002/kube-easy/app".to_owned(),
+    ]));
+    let served = mirror.blob(&layout.layers[0]);
+    let mut bytes = fs::read(&served).expect("the blob");
+    bytes[100] ^= 1;
+    fs::write(&served, bytes).expect("tampered");
+    let node = Node::new();
+    let plain: String = [&portal.to_string(), "127.0.0.1:5002", HOST]
+        .iter()
+        .map(|host| format!("[host.\"{host}\"]\nplain-http = true\n"))
+        .collect();
+    node.configure(&format!(
+        "{plain}[host.\"registry.example.invalid\"]\nmirrors = [\"{portal}\", \"127.0.0.1:5002\", \"{HOST}\"]\n"
+    ));
+    node.pull("registry.example.invalid/kube-easy/app").expect("the last mirror has it whole");
+}
+
+#[test]
 fn an_unknown_image_is_not_found() {
     own_network();
     let registry = Registry::start(false);

@@ -35,6 +35,15 @@ impl Registry {
 
     /// The same, with TLS when a certificate and its key are given.
     pub fn start_with(passwords: bool, tls: Option<(&Path, &Path)>) -> Registry {
+        Registry::listen(HOST, passwords, tls)
+    }
+
+    /// One without either at another address.
+    pub fn start_at(host: &str) -> Registry {
+        Registry::listen(host, false, None)
+    }
+
+    fn listen(host: &str, passwords: bool, tls: Option<(&Path, &Path)>) -> Registry {
         let folder = tempfile::tempdir().expect("a folder");
         let tls = tls.map_or(String::new(), |(certificate, key)| {
             format!(", tls: {{certificate: {}, key: {}}}", certificate.display(), key.display())
@@ -48,7 +57,7 @@ impl Registry {
         };
         let config = folder.path().join("config.yml");
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: {HOST}{tls}}}\n{auth}",
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: {host}{tls}}}\n{auth}",
             folder.path().join("data").display()
         );
         fs::write(&config, text).expect("written");
@@ -64,7 +73,7 @@ impl Registry {
             BufReader::new(errors).lines().map_while(Result::ok).collect::<Vec<_>>()
         });
         let begun = Instant::now();
-        while TcpStream::connect(HOST).is_err() {
+        while TcpStream::connect(host).is_err() {
             if child.try_wait().expect("our child").is_some() || begun.elapsed() > Duration::from_secs(20) {
                 drop(child.kill());
                 panic!("the registry did not start: {:?}", log.join());

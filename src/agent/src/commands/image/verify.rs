@@ -2,13 +2,12 @@
 
 use anyhow::Result;
 use clap::Args;
-use image::PullOptions;
+use image::{PullOptions, Silent};
 use runtime::Runtime;
 
 use crate::commands::pull;
 use crate::exit::Exit;
 use crate::print;
-use crate::progress::{self, ProgressStyle};
 
 /// Verify that images are what they were: digest every blob, and compare every layer with its blob entry by entry
 #[derive(Debug, Args)]
@@ -35,10 +34,9 @@ impl Verify {
         if self.repair && !found.is_empty() {
             print::out(&text)?;
             let tracer = runtime.tracer("image verify");
-            let progress = progress::for_stderr(ProgressStyle::default());
             let mounted = |id: &str| runtime.image_mounted(id);
             let options = PullOptions::default();
-            let repairing = store.repair(verified, &mounted, &options, progress.as_ref(), &tracer);
+            let repairing = store.repair(verified, &mounted, &options, &Silent, &tracer);
             left = pull::threads()?.block_on(repairing)?;
             let mended = found.iter().filter(|damage| left.iter().all(|left| left.what != damage.what));
             text = mended.map(|damage| format!("repaired: {damage}\n")).collect();
