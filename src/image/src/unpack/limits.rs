@@ -34,7 +34,8 @@ impl Default for Limits {
             path: 4096,
             depth: 200,
             header: 1 << 20,
-            pieces: 1 << 20,
+            // With their map a dozen MiB, which a pull must be able to spare.
+            pieces: 1 << 18,
         }
     }
 }

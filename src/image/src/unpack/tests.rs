@@ -711,3 +711,22 @@ fn a_file_entry_with_a_slash_is_a_folder_only_before_ustar() {
     let layer = place.layer("layer", &[], &archive).expect("unpacked");
     expect_shape(&layer, &[("old", 'd'), ("new", 'f')]);
 }
+
+#[test]
+fn a_file_that_cannot_be_written_is_named() {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    let place = Place::new("full");
+    let nothing = None::<&str>;
+    // The test's process is its own under nextest; its mounts are made private to its thread.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("tests run as root");
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).expect("private");
+    let folder = place.root.join("layer");
+    fs::create_dir(&folder).expect("a folder");
+    mount(Some("tmpfs"), &folder, Some("tmpfs"), MsFlags::empty(), Some("size=256k")).expect("mounted");
+    // Small files, which are written beside the archive's reading: more than may wait.
+    let text = "x".repeat(8 << 10);
+    let archive = (0..200).fold(Tar::default(), |archive, at| archive.file(&format!("{at}"), &text)).end();
+    let error = unpack(&archive[..], &folder, &Limits::default()).expect_err("no room");
+    assert!(matches!(&error, UnpackError::Io { operation: "write", .. }), "{error}");
+    umount2(&folder, MntFlags::MNT_DETACH).expect("unmounted");
+}
