@@ -137,6 +137,23 @@ fn a_copied_container_becomes_an_image() {
 }
 
 #[test]
+fn what_was_made_is_pushed_and_pulled_again() {
+    let node = Node::new();
+    node.pull(BASE);
+    let _ = node.agent(&["run", "--name", "made", BASE, "sh", "-c", "echo kept >/file; rm /bin/ls"]).ok();
+    let name = format!("{}/mine:1", node.registry().host());
+    let id = node.agent(&["commit", "made", &name]).ok();
+    assert_eq!(node.agent(&["push", "-q", &name]).ok(), name);
+    let _ = node.agent(&["rm", "made"]).ok();
+    let _ = node.agent(&["rmi", &name]).ok();
+    assert_eq!(node.agent(&["pull", "-q", &name]).ok(), name);
+    assert_eq!(node.inspect(&name)["Id"], json!(id));
+    let output =
+        node.agent(&["run", "--rm", &name, "sh", "-c", "cat /file; test -e /bin/ls || echo gone"]).ok();
+    assert_eq!(output, "kept\ngone");
+}
+
+#[test]
 fn what_cannot_be_done_leaves_nothing() {
     let node = Node::new();
     let _ = node.agent(&["run", "--name", "there", tests::PROBE, "report"]).ok();

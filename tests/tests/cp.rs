@@ -9,7 +9,7 @@ use std::process::Command;
 use tests::support::extent;
 use tests::support::program::{self, LIMIT};
 use tests::support::terminal::Terminal;
-use tests::{BASE, Node, Output};
+use tests::{BASE, Node, Output, within};
 
 /// A path as text.
 fn text(path: &Path) -> &str {
@@ -267,6 +267,23 @@ fn arguments_that_make_no_sense_are_refused() {
         let refused = node.agent(&["cp", words[0], words[1]]).refused(1);
         assert!(refused.contains(expected), "{words:?}: {refused}");
     }
+}
+
+#[test]
+fn a_copy_that_is_killed_leaves_nothing_mounted_and_nothing_locked() {
+    let node = scene("overlay", false);
+    let id = node.inspect("cc")["Id"].as_str().expect("an id").to_owned();
+    // It waits for an archive that does not come.
+    let mut copying = node.start(&["cp", "-", "cc:/box"]);
+    copying.write("x");
+    let run_dir = node.run_root().join("containers").join(&id);
+    within(LIMIT, "the container to be held", || run_dir.join("lock").exists().then_some(()));
+    copying.signal(nix::sys::signal::Signal::SIGKILL);
+    drop(copying);
+    assert_eq!(cp(&node, &["@here/file", "cc:/after"]).ok(), "");
+    assert_eq!(inside(&node, "after"), "mine\n");
+    node.assert_nothing_runs();
+    assert!(!run_dir.exists());
 }
 
 /// Exchanges folders for links to places of the host, as fast as a shell can, while files are copied over them.
