@@ -147,7 +147,7 @@ impl Change {
 }
 
 /// A list of the configuration, made when it is missing.
-fn list<'c>(config: &'c mut Map<String, Value>, key: &str) -> &'c mut Vec<Value> {
+pub fn list<'c>(config: &'c mut Map<String, Value>, key: &str) -> &'c mut Vec<Value> {
     let value = config.entry(key).or_insert_with(|| json!([]));
     if !value.is_array() {
         *value = json!([]);
@@ -155,7 +155,8 @@ fn list<'c>(config: &'c mut Map<String, Value>, key: &str) -> &'c mut Vec<Value>
     value.as_array_mut().expect("it was just made one")
 }
 
-fn object<'c>(config: &'c mut Map<String, Value>, key: &str) -> &'c mut Map<String, Value> {
+/// An object of the configuration, made when it is missing.
+pub fn object<'c>(config: &'c mut Map<String, Value>, key: &str) -> &'c mut Map<String, Value> {
     let value = config.entry(key).or_insert_with(|| json!({}));
     if !value.is_object() {
         *value = json!({});

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::archive::made;
 use crate::assemble::{Assembler, Assembly, AssemblyOptions, ImageVariant, Sources};
-use crate::change::{self, Change};
+use crate::change::{self, Change, list, object};
 use crate::digest::{Algorithm, Digest, Digester};
 use crate::error::{ImageError, Result};
 use crate::manifest::{self, Document, Layer, Manifest, Packing};
@@ -204,22 +204,6 @@ fn describe(whole: &mut Map<String, Value>, layers: usize, diff_id: &Digest, opt
     }
     history.push(entry);
     list(object(whole, "rootfs"), "diff_ids").push(json!(diff_id));
-}
-
-fn object<'m>(map: &'m mut Map<String, Value>, key: &str) -> &'m mut Map<String, Value> {
-    let value = map.entry(key).or_insert(Value::Null);
-    if !value.is_object() {
-        *value = json!({});
-    }
-    value.as_object_mut().expect("it was just made one")
-}
-
-fn list<'m>(map: &'m mut Map<String, Value>, key: &str) -> &'m mut Vec<Value> {
-    let value = map.entry(key).or_insert(Value::Null);
-    if !value.is_array() {
-        *value = json!([]);
-    }
-    value.as_array_mut().expect("it was just made one")
 }
 
 /// Digests what goes through it.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use container::Frame;
 use container::cgroup::Cgroup;
+use image::change::{list, object};
 use image::pack::Packed;
 use image::{CommitOptions, ContainerChanges, Image};
 use nix::sys::socket::MsgFlags;
@@ -109,22 +110,6 @@ fn configure(config: &mut Map<String, Value>, options: &ContainerOptions) {
         let protocol = port.protocol.to_string();
         object(config, "ExposedPorts").insert(format!("{}/{protocol}", port.container_port), json!({}));
     }
-}
-
-fn object<'m>(map: &'m mut Map<String, Value>, key: &str) -> &'m mut Map<String, Value> {
-    let value = map.entry(key).or_insert(Value::Null);
-    if !value.is_object() {
-        *value = json!({});
-    }
-    value.as_object_mut().expect("it was just made one")
-}
-
-fn list<'m>(map: &'m mut Map<String, Value>, key: &str) -> &'m mut Vec<Value> {
-    let value = map.entry(key).or_insert(Value::Null);
-    if !value.is_array() {
-        *value = json!([]);
-    }
-    value.as_array_mut().expect("it was just made one")
 }
 
 #[cfg(test)]
