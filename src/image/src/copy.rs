@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat, Timespec, Times
 use rustix::io::Errno;
 
 use crate::folder::{self, Mounts, join, split};
+use crate::holes;
 use crate::inode::Inode;
 use crate::unpack::UnpackError;
 use crate::unpack::metadata::{self, Attributes, Metadata};
@@ -196,7 +197,7 @@ impl Copy {
     }
 
     /// The content: shared where the file system can, else piece by piece with the holes left out.
-    fn data(&mut self, mut old: &File, mut new: &File, size: u64) -> io::Result<()> {
+    fn data(&mut self, old: &File, new: &File, size: u64) -> io::Result<()> {
         if self.can_clone && size > 0 {
             // Most file systems cannot. What else may be wrong, the copying finds again and says.
             match rustix::fs::ioctl_ficlone(new, old) {
@@ -204,27 +205,7 @@ impl Copy {
                 Err(_) => self.can_clone = false,
             }
         }
-        let mut at = 0;
-        while at < size {
-            let begin = match rustix::fs::seek(old, rustix::fs::SeekFrom::Data(at)) {
-                Err(Errno::NXIO) => break,
-                // A file system that does not know its holes.
-                Err(Errno::INVAL) => at,
-                other => other?,
-            };
-            let end = match rustix::fs::seek(old, rustix::fs::SeekFrom::Hole(begin)) {
-                Err(Errno::INVAL) => size,
-                other => other?,
-            };
-            old.seek(SeekFrom::Start(begin))?;
-            new.seek(SeekFrom::Start(begin))?;
-            let copied = io::copy(&mut old.take(end - begin), &mut new)?;
-            if copied != end - begin {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            at = end;
-        }
-        new.set_len(size)
+        holes::copy_data(old, new, size).map(drop)
     }
 
     /// Makes a symbolic link, device, fifo or socket; false when an upper layer has something there.

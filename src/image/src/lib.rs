@@ -34,6 +34,7 @@ pub mod extract;
 mod folder;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod holes;
 mod inode;
 pub mod login;
 mod manifest;

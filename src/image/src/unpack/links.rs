@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -16,6 +15,7 @@ use super::metadata::{self, Metadata};
 use super::noted::parent;
 use super::tree::{self, Obstacle, Walked, components, is_folder, is_whiteout};
 use super::write::Unpacked;
+use crate::holes;
 use crate::inode::Inode;
 
 /// A hard link whose target was in no entry before it.
@@ -184,9 +184,15 @@ impl Unpacked {
         if old.kind() == FileType::RegularFile {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let copy = rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR);
-            let mut copy = File::from(copy.map_err(UnpackError::io("make", path))?);
-            let mut source = old.file().map_err(UnpackError::io("open", path))?;
-            self.bytes += io::copy(&mut source, &mut copy).map_err(UnpackError::io("copy up", path))?;
+            let copy = File::from(copy.map_err(UnpackError::io("make", path))?);
+            let source = old.file().map_err(UnpackError::io("open", path))?;
+            // Blocks of 512 bytes (stat(2)): a few names can ask for far more than the archive has bytes.
+            let blocks = u64::try_from(old.stat.st_blocks).unwrap_or(0);
+            if self.bytes.saturating_add(blocks.saturating_mul(512)) > self.limits.bytes {
+                return Err(UnpackError::Limit { what: "unpacked bytes", limit: self.limits.bytes });
+            }
+            let size = u64::try_from(old.stat.st_size).unwrap_or(0);
+            self.bytes += holes::copy_data(&source, &copy, size).map_err(UnpackError::io("copy up", path))?;
             self.left_out += files::finish(&copy, &metadata, time, path)?;
         } else {
             let link = old.kind() == FileType::Symlink;

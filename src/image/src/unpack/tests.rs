@@ -730,3 +730,26 @@ fn a_file_that_cannot_be_written_is_named() {
     assert!(matches!(&error, UnpackError::Io { operation: "write", .. }), "{error}");
     umount2(&folder, MntFlags::MNT_DETACH).expect("unmounted");
 }
+
+#[test]
+fn a_file_that_is_copied_up_keeps_its_holes_and_the_limit() {
+    let place = Place::new("holes");
+    let lower = place.root.join("lower");
+    fs::create_dir(&lower).expect("a folder");
+    let mut file = fs::File::create(lower.join("big")).expect("a file");
+    file.write_all(&[7; 100_000]).expect("written");
+    file.set_len(1 << 40).expect("a hole");
+    let archive = Tar::default().hardlink("name", "big").end();
+    let upper = place.layer("upper", &[&lower], &archive).expect("a hole takes no room");
+    let found = fs::metadata(upper.join("name")).expect("copied up");
+    assert_eq!((found.len(), found.nlink()), (1 << 40, 2));
+    assert!(found.blocks() * 512 < 1 << 20, "{} blocks", found.blocks());
+
+    let folder = place.root.join("limited");
+    fs::create_dir(&folder).expect("a folder");
+    let limits = Limits { bytes: 50_000, ..Limits::default() };
+    let unpacked = unpack(&archive[..], &folder, &limits).expect("small itself");
+    let error = unpacked.settle(&Below::open(&[lower]).expect("layers")).expect_err("too much");
+    assert!(matches!(error, UnpackError::Limit { .. }), "{error}");
+    place.assert_outside_untouched();
+}
