@@ -6,6 +6,7 @@
 //! root; the last component is never followed.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +16,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::folder::join;
-use crate::inode;
+use crate::inode::{self, mount_id};
 use crate::pack::LeftOuts;
 use crate::unpack::archive::{Archive, Entry, Kind};
 use crate::unpack::metadata::{self, Metadata};
@@ -64,8 +65,16 @@ pub enum Keep {
 pub fn extract(archive: impl BufRead, to: &Destination, keep: Keep) -> Result<LeftOuts> {
     let limits = Limits::default();
     let mut archive = Archive::new(archive, &limits);
-    let mut extraction =
-        Extraction { to, keep, times: Vec::new(), made: 0, limits: &limits, left_out: LeftOuts::default() };
+    let mut extraction = Extraction {
+        to,
+        keep,
+        times: Vec::new(),
+        names: HashSet::new(),
+        missing: HashSet::new(),
+        made: 0,
+        limits: &limits,
+        left_out: LeftOuts::default(),
+    };
     while let Some(entry) = archive.next()? {
         extraction.entry(&entry, &mut archive)?;
     }
@@ -78,6 +87,10 @@ struct Extraction<'a> {
     keep: Keep,
     /// Of folders, set last because every change in a folder moves its time.
     times: Vec<(Vec<u8>, Time)>,
+    /// What links may be made to, where only to what the archive has.
+    names: HashSet<Vec<u8>>,
+    /// What was left out; links to it are too.
+    missing: HashSet<Vec<u8>>,
     made: u64,
     limits: &'a Limits,
     left_out: LeftOuts,
@@ -92,16 +105,20 @@ impl Extraction<'_> {
         self.limits.check_entries(self.made)?;
         let path = components(&entry.path);
         let Some((name, parents)) = path.split_last() else { return Ok(()) };
-        if self.keep == Keep::Plain && matches!(entry.kind, Kind::Character | Kind::Block) {
+        let path = path.join(&b'/');
+        if self.is_left_out(entry) {
             self.left_out.add(
                 &entry.path,
                 "is a device, which is copied only with its owner and permissions (--archive)",
             );
+            self.missing.insert(path);
             return Ok(());
         }
         let folder = self.enter(&parents.join(&b'/'), true)?;
-        let path = path.join(&b'/');
         self.make_room(folder.as_fd(), name, &path, entry.kind == Kind::Folder)?;
+        if entry.kind != Kind::Folder && matches!(self.to.way, Way::Real) {
+            self.names.insert(path.clone());
+        }
         match entry.kind {
             Kind::Folder => self.folder(folder.as_fd(), name, path, entry),
             Kind::File => self.file(folder.as_fd(), name, &path, entry, archive),
@@ -109,6 +126,14 @@ impl Extraction<'_> {
             Kind::Symlink | Kind::Character | Kind::Block | Kind::Fifo => {
                 self.special(folder.as_fd(), name, &path, entry)
             }
+        }
+    }
+
+    fn is_left_out(&self, entry: &Entry) -> bool {
+        match entry.kind {
+            Kind::Character | Kind::Block => self.keep == Keep::Plain,
+            Kind::Hardlink => self.missing.contains(&components(&entry.link).join(&b'/')),
+            _ => false,
         }
     }
 
@@ -143,6 +168,11 @@ impl Extraction<'_> {
                 crate::folder::open_below(self.to.folder.as_fd(), path, crate::folder::Mounts::Cross)
             }
             Way::InRoot(root, base) => {
+                // Most ways have no link: those stay in the folder that was opened, whatever has its name by now.
+                match crate::folder::open_below(self.to.folder.as_fd(), path, crate::folder::Mounts::Cross) {
+                    Err(Errno::LOOP | Errno::NOTDIR) => {}
+                    other => return other,
+                }
                 let path = join(base.as_os_str().as_encoded_bytes(), path);
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY;
                 open_in_root(root.as_fd(), &path, flags)
@@ -153,17 +183,14 @@ impl Extraction<'_> {
     /// Removes what has the name of an entry and may be replaced by it. A folder stays for a folder.
     fn make_room(&self, folder: BorrowedFd<'_>, name: &[u8], path: &[u8], for_folder: bool) -> Result<()> {
         let there = inode::find(folder, name).map_err(UnpackError::io("look at", path))?;
-        match there.map(|there| there.is_folder()) {
-            None => Ok(()),
-            Some(true) if for_folder => Ok(()),
-            Some(true) => Err(UnpackError::entry(path, "cannot overwrite a directory with a non-directory")),
-            Some(false) if for_folder => {
+        let Some(there) = there else { return Ok(()) };
+        match there.is_folder() {
+            true if for_folder => Ok(()),
+            true => Err(UnpackError::entry(path, "cannot overwrite a directory with a non-directory")),
+            false if for_folder => {
                 Err(UnpackError::entry(path, "cannot overwrite a non-directory with a directory"))
             }
-            Some(false) => match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => Ok(()),
-                Err(error) => Err(UnpackError::io("replace", path)(error)),
-            },
+            false => unlink(folder, name, &there).map_err(UnpackError::io("replace", path)),
         }
     }
 
@@ -235,12 +262,15 @@ impl Extraction<'_> {
             .map_err(UnpackError::io("set the time of", path))
     }
 
-    /// Another name for what was extracted, or is there.
+    /// Another name for what was extracted; in a container's tree also for what is there, as a stream may ask.
     fn hardlink(&self, parent: BorrowedFd<'_>, name: &[u8], path: &[u8], entry: &Entry) -> Result<()> {
         let target = components(&entry.link);
         let Some((target_name, target_parents)) = target.split_last() else {
             return Err(UnpackError::entry(path, "is a hard link to the destination itself"));
         };
+        if matches!(self.to.way, Way::Real) && !self.names.contains(&target.join(&b'/')) {
+            return Err(UnpackError::entry(path, "is a hard link to nothing that comes before it"));
+        }
         let folder = self.enter(&target_parents.join(&b'/'), false)?;
         rustix::fs::linkat(&folder, *target_name, parent, name, AtFlags::empty())
             .map_err(UnpackError::io("link", path))
@@ -271,6 +301,18 @@ impl Extraction<'_> {
                 .map_err(UnpackError::io("set the time of", path))?;
         }
         Ok(())
+    }
+}
+
+/// Removes a file. One that something is mounted on is in use: the kernel says so only to whoever is in the same mount
+/// namespace, and takes the mount from all others (mount_namespaces(7)).
+fn unlink(folder: BorrowedFd<'_>, name: &[u8], there: &inode::Inode) -> std::result::Result<(), Errno> {
+    if mount_id(folder)? != mount_id(there)? {
+        return Err(Errno::BUSY);
+    }
+    match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 
 use crate::unpack::metadata::{self, Attributes};
@@ -101,6 +101,11 @@ impl Inode {
     fn own_name(&self) -> String {
         format!("/proc/self/fd/{}", self.fd.as_raw_fd())
     }
+}
+
+/// Names the mount that a descriptor is in.
+pub(crate) fn mount_id(fd: impl AsFd) -> Result<u64> {
+    Ok(rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id)
 }
 
 impl AsFd for Inode {

@@ -72,6 +72,12 @@ pub enum RuntimeError {
         /// Its name.
         name: String,
     },
+    /// Another process has the container's files, and does not let go of them.
+    #[error("container {name} is being copied to or from, started or cleaned up: try again")]
+    Busy {
+        /// Its name.
+        name: String,
+    },
     /// The container does not run.
     #[error("container {name} is not running")]
     NotRunning {

@@ -38,19 +38,24 @@ pub(crate) enum Tried {
 impl LifeLine {
     /// Makes the run folder where it is missing and takes its lock, however long that takes.
     pub(crate) fn create(run_dir: &Path) -> Result<Self, RuntimeError> {
-        if let Some(all) = run_dir.parent() {
-            make_private(all).file("create", all)?;
-        }
         loop {
-            match fs::DirBuilder::new().mode(0o700).create(run_dir) {
-                // It is there, or was a moment ago: whoever finishes with the same container may remove it now.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                other => other.file("create", run_dir)?,
-            }
+            make(run_dir)?;
             if let Some(file) = open(run_dir, true)?
                 && let Some(line) = lock(run_dir, file)?
             {
                 return Ok(line);
+            }
+        }
+    }
+
+    /// Makes the run folder where it is missing and takes its lock if it is free.
+    pub(crate) fn try_create(run_dir: &Path) -> Result<Option<Self>, RuntimeError> {
+        loop {
+            make(run_dir)?;
+            match LifeLine::try_take(run_dir)? {
+                Tried::Locked(line) => return Ok(Some(line)),
+                Tried::Held => return Ok(None),
+                Tried::Gone => {}
             }
         }
     }
@@ -124,6 +129,17 @@ impl LifeLine {
 impl AsFd for LifeLine {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.lock.as_fd()
+    }
+}
+
+fn make(run_dir: &Path) -> Result<(), RuntimeError> {
+    if let Some(all) = run_dir.parent() {
+        make_private(all).file("create", all)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(run_dir) {
+        // It is there, or was a moment ago: whoever finishes with the same container may remove it now.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.file("create", run_dir),
     }
 }
 

@@ -78,6 +78,8 @@ impl Tree {
             }
             Ok(_) if source.is_folder => return Err(Refusal::FolderToFile),
             Ok(_) if End::of(text) != End::Name => return Err(Errno::ENOTDIR.into()),
+            // What else has a name is no content: a device or pipe would have to make room for a file.
+            Ok(there) if kind(&fstat(&there)?) != SFlag::S_IFREG => return Err(Refusal::NoFile),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if !source.is_folder && End::of(text) != End::Name {
@@ -150,6 +152,8 @@ pub(crate) enum Refusal {
     NoSuchFolder,
     #[error("it must be a directory")]
     NoFolder,
+    #[error("it must be a directory or a regular file")]
+    NoFile,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -182,7 +186,11 @@ impl End {
 }
 
 fn is_folder(stat: &FileStat) -> bool {
-    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR
+    kind(stat) == SFlag::S_IFDIR
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
 /// Opens a folder, of which an `O_PATH` descriptor is held, for use.

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use container::monitor::RootfsSpec;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -22,6 +23,10 @@ use crate::lifeline::LifeLine;
 use crate::options::MountOption;
 use crate::record::Record;
 use crate::runtime::Runtime;
+
+/// How long another copy, a start or the end of the container is waited for. Not for ever: of two copies with a pipe
+/// between them, the one that has the container may wait for the other.
+const BUSY_LIMIT: Duration = Duration::from_secs(5);
 
 /// A container's root, and what keeps it there.
 #[derive(Debug)]
@@ -44,6 +49,7 @@ impl Runtime {
     pub(crate) fn open_root(&self, name_or_id: &str) -> Result<RootView, RuntimeError> {
         self.reap()?;
         let id = self.find(name_or_id)?.id;
+        let deadline = Instant::now() + BUSY_LIMIT;
         loop {
             let view = self.find(&id)?;
             if let Some((process, _pidfd)) = self.living(&view)? {
@@ -55,8 +61,14 @@ impl Runtime {
                     return Ok(RootView { root: root.file("open", path)?, stopped: None });
                 }
             }
-            // Whoever sees to it lets go when it has ended.
-            let line = LifeLine::create(&self.layout.run_dir(&id))?;
+            let Some(line) = LifeLine::try_create(&self.layout.run_dir(&id))? else {
+                if Instant::now() > deadline {
+                    return Err(RuntimeError::Busy { name: view.name });
+                }
+                // Nobody tells when a lock becomes free to whoever does not wait for that alone.
+                std::thread::sleep(Duration::from_millis(10));
+                continue;
+            };
             match self.mount_stopped(&id) {
                 Ok(Some((root, namespace))) => {
                     return Ok(RootView { root, stopped: Some(Stopped { namespace, line }) });
@@ -89,8 +101,9 @@ impl Runtime {
         let place = bundle.rootfs();
         let mounted = || -> io::Result<OwnedFd> {
             unshare(CloneFlags::CLONE_NEWNS)?;
-            let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-            mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+            // What is unmounted on the machine meanwhile is not kept busy by us.
+            let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+            mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?;
             match &record.rootfs {
                 RootfsSpec::Ready => {
                     let tree = File::open(&place)?;

@@ -5,12 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, FsWord, StatxFlags};
+use rustix::fs::FsWord;
 use rustix::io::Errno;
 
 use super::error::{PackError, Result};
 use crate::folder::{self, Mounts};
-use crate::inode::{self, Inode};
+use crate::inode::{self, Inode, mount_id};
 use crate::unpack::tree;
 
 /// By these attributes overlayfs refers to files of other layers; where its `redirect_dir` and `metacopy` are on.
@@ -207,8 +207,4 @@ impl Folder {
 /// Whether a file is of one of the kernel's file systems.
 pub(super) fn is_kernels(inode: &Inode) -> std::result::Result<bool, Errno> {
     Ok(KERNELS.contains(&rustix::fs::fstatfs(inode)?.f_type))
-}
-
-fn mount_id(fd: impl AsFd) -> std::result::Result<u64, Errno> {
-    Ok(rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id)
 }
