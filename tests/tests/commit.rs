@@ -216,3 +216,24 @@ fn it_stands_still_meanwhile_and_goes_on_whatever_becomes_of_us() {
     let _ = node.agent(&["run", "--rm", "busy:3", "true"]).ok();
     let _ = node.agent(&["rm", "-f", "busy"]).ok();
 }
+
+#[test]
+fn a_container_that_is_removed_meanwhile_becomes_no_image() {
+    let node = Node::new();
+    node.pull(BASE);
+    // Large enough that the reading of it can be seen.
+    let script = "dd if=/dev/urandom of=/large bs=1M count=200 2>/dev/null";
+    let _ = node.agent(&["run", "--name", "there", BASE, "sh", "-c", script]).ok();
+    let before = node.agent(&["images", "-q"]).ok();
+    let committing = node.start(&["commit", "there", "it:1"]);
+    within(program::LIMIT, "its files to be read", || {
+        let works = fs::read_dir(node.root().join("tmp")).ok()?;
+        works.flatten().find(|work| work.path().join("changes").exists()).map(drop)
+    });
+    let _ = node.agent(&["rm", "there"]).ok();
+    let refused = committing.finish().refused(1);
+    assert!(refused.contains("no such container: there"), "{refused}");
+    assert_eq!(node.agent(&["images", "-q"]).ok(), before);
+    let left: Vec<_> = fs::read_dir(node.root().join("tmp")).expect("a folder").collect();
+    assert!(left.is_empty(), "{left:?}");
+}

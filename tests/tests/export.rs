@@ -168,3 +168,18 @@ fn a_file_is_written_whole_or_not_at_all() {
         .collect();
     assert_eq!(names, ["out.tar"]);
 }
+
+#[test]
+fn a_container_that_is_removed_meanwhile_is_not_exported() {
+    let node = Node::new();
+    node.pull(BASE);
+    let _ = node.agent(&["run", "--name", "there", BASE, "true"]).ok();
+    let mut command = Command::new("bash");
+    node.environment(&mut command);
+    // Most of it does not fit into the pipe, and is still to be read when the container goes.
+    let line = "set -o pipefail; \"$AGENT\" export there | (head -c 512 >/dev/null; \"$AGENT\" rm there >/dev/null; cat >/dev/null)";
+    let agent = tests::support::node::binary("agent");
+    let output = program::run(command.args(["-c", line]).env("AGENT", agent), b"", LIMIT);
+    let refused = output.refused(1);
+    assert!(refused.contains("no such container"), "{refused}");
+}

@@ -36,6 +36,8 @@ pub struct ContainerChanges {
     pub excluded: Excluded,
     /// Dropped as soon as the files are not read any more.
     pub hold: Box<dyn Any + Send>,
+    /// Fails where the container was removed meanwhile, so that not all of them may have been read.
+    pub still_there: Box<dyn FnOnce() -> io::Result<()> + Send>,
 }
 
 /// What the new image says of itself.
@@ -158,7 +160,7 @@ impl ImageStore {
 
 /// Writes what a container changed to a new file, gzipped, and digests it both ways.
 fn write_layer(files: ContainerChanges, path: &Path) -> Result<Written> {
-    let ContainerChanges { top, below, excluded, hold } = files;
+    let ContainerChanges { top, below, excluded, hold, still_there } = files;
     let failed = |error| match error {
         PackError::Write { source } => ImageError::io("write", path)(source),
         source => ImageError::Pack { source },
@@ -167,6 +169,7 @@ fn write_layer(files: ContainerChanges, path: &Path) -> Result<Written> {
     let mut plain = Digested::new(GzEncoder::new(out, Compression::fast()));
     let packed = pack_layer(&top, &below, &excluded, &mut plain).map_err(failed)?;
     drop((top, below, hold));
+    still_there().map_err(ImageError::io("write", path))?;
     let finish = || -> io::Result<_> {
         let (encoder, diff_id) = plain.finish();
         let (file, blob) = encoder.finish()?.finish();

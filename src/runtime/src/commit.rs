@@ -48,9 +48,18 @@ impl Runtime {
             false => Box::new(()),
         };
         options.created_by = record.args.join(" ");
-        let files = ContainerChanges { top, below, excluded, hold };
+        let there = bundle.record();
+        let still_there = Box::new(move || std::fs::metadata(there).map(drop));
+        let files = ContainerChanges { top, below, excluded, hold, still_there };
         let configure = |config: &mut Map<String, Value>| configure(config, &record.options);
-        let made = self.images().commit(&image, files, configure, &options, &tracer).await?;
+        let made = match self.images().commit(&image, files, configure, &options, &tracer).await {
+            // Whatever it failed at comes of that.
+            Err(_) if Record::read(&bundle)?.is_none() => {
+                drop(step);
+                return Err(self.removed_meanwhile(name_or_id, &record.id)?);
+            }
+            other => other?,
+        };
         step.fact("image", &made.0.id);
         Ok(made)
     }

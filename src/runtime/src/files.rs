@@ -53,9 +53,22 @@ impl Runtime {
                 open(&layers)?
             }
         };
-        let packed = pack::pack_tree(&all, Path::new(""), out)?;
+        let packed = pack::pack_tree(&all, Path::new(""), out);
+        // Removed meanwhile, some of it was not there any more to be read; its record goes first.
+        if Record::read(&bundle)?.is_none() {
+            drop(step);
+            return Err(self.removed_meanwhile(name_or_id, &record.id)?);
+        }
+        let packed = packed?;
         step.fact("entries", packed.entries).fact("bytes", packed.bytes);
         Ok(packed)
+    }
+
+    /// What to say when a container was removed while we read it. What we traced since then goes with it.
+    pub(crate) fn removed_meanwhile(&self, name: &str, id: &str) -> Result<RuntimeError, RuntimeError> {
+        let rings = self.layout.trace();
+        api::trace::remove(&rings, id).file("remove a trace below", &rings)?;
+        Ok(RuntimeError::NotFound { name: name.to_owned() })
     }
 
     /// The record of a container that is complete.
