@@ -237,3 +237,23 @@ fn a_container_that_is_removed_meanwhile_becomes_no_image() {
     let left: Vec<_> = fs::read_dir(node.root().join("tmp")).expect("a folder").collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn one_that_does_not_read_its_input_stands_still_as_well() {
+    let node = Node::new();
+    node.pull(BASE);
+    let file = node.dir().join("input");
+    fs::write(&file, vec![b'\n'; 1 << 20]).expect("the folder is ours");
+    let mut command = node.command();
+    let script = "read line; echo ready; exec sleep 1000";
+    command.args(["run", "-i", "--name", "deaf", BASE, "sh", "-c", script]);
+    let file = fs::File::open(&file).expect("ours");
+    let fed = command.stdin(file).stdout(std::process::Stdio::null()).spawn();
+    let mut fed = fed.expect("agent starts");
+    within(program::LIMIT, "the first line to be read", || {
+        node.agent(&["logs", "deaf"]).stdout.contains("ready").then_some(())
+    });
+    let _ = node.agent(&["commit", "deaf", "deaf:1"]).ok();
+    let _ = node.agent(&["rm", "-f", "deaf"]).ok();
+    let _ = fed.wait().expect("it is our child");
+}

@@ -18,6 +18,8 @@ pub struct Client {
     attached: bool,
     /// Whether the container is to stand still while it is here.
     freezes: bool,
+    /// Whether it has sent input.
+    gives_input: bool,
     /// What there was no room for.
     pending: Option<Pending>,
     /// It hung up; what it sent before may still be there to read.
@@ -50,7 +52,15 @@ pub enum Request {
 impl Client {
     /// A client that gets the output from the start (`attached`), or once it asks for it.
     pub fn new(socket: StdioSocket, attached: bool) -> Self {
-        Client { socket, attached, freezes: false, pending: None, hung_up: false, gone: false }
+        Client {
+            socket,
+            attached,
+            freezes: false,
+            gives_input: false,
+            pending: None,
+            hung_up: false,
+            gone: false,
+        }
     }
 
     /// Whether it has left.
@@ -61,6 +71,11 @@ impl Client {
     /// Whether the container is to stand still for it.
     pub fn freezes(&self) -> bool {
         self.freezes && !self.gone && !self.hung_up
+    }
+
+    /// Whether it is one of those that give input.
+    pub fn gives_input(&self) -> bool {
+        self.gives_input
     }
 
     /// Whether output waits for it.
@@ -133,7 +148,10 @@ impl Client {
     pub fn receive(&mut self) -> Request {
         let mut buffer = [0; FRAME_BYTES + 1];
         match self.socket.receive(&mut buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(Some(Frame::Stdin(bytes))) => return Request::Input(bytes.to_vec()),
+            Ok(Some(Frame::Stdin(bytes))) => {
+                self.gives_input = true;
+                return Request::Input(bytes.to_vec());
+            }
             Ok(Some(Frame::StdinEnd)) => return Request::InputEnd,
             Ok(Some(Frame::Resize { rows, cols })) => return Request::Resize(rows, cols),
             Ok(Some(Frame::Attach)) => self.attached = true,

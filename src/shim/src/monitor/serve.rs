@@ -74,7 +74,8 @@ pub struct Serving {
     streams: Streams,
     log: Log,
     clients: Vec<Client>,
-    /// Input that the container has not taken yet; while there is any, no more is read from clients.
+    /// Input that the container has not taken yet; while there is any, no more is read from clients that gave some: it
+    /// is at most a frame of each.
     input: Vec<u8>,
     /// Whether standard input is to be closed once that is taken.
     input_ends: bool,
@@ -207,11 +208,11 @@ impl Serving {
         }
         for (at, client) in self.clients.iter().enumerate() {
             // A hang-up is told whether it is asked for or not, and what was sent before it can wait.
-            if client.has_hung_up() && !self.input.is_empty() {
+            if client.has_hung_up() && self.is_held_back(client) {
                 continue;
             }
             let mut flags = PollFlags::empty();
-            flags.set(PollFlags::POLLIN, self.input.is_empty());
+            flags.set(PollFlags::POLLIN, !self.is_held_back(client));
             flags.set(PollFlags::POLLOUT, client.is_blocked());
             watch(Source::Client(at), client.as_fd(), flags);
         }
@@ -246,7 +247,7 @@ impl Serving {
                     if events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
                         self.clients[at].hang_up();
                     }
-                    if self.input.is_empty() {
+                    if !self.is_held_back(&self.clients[at]) {
                         let request = self.clients[at].receive();
                         self.serve(request)?;
                     }
@@ -270,6 +271,11 @@ impl Serving {
             // who may look at it. Who connects from now on is refused.
             Err(_) => self.listener = None,
         }
+    }
+
+    /// Whether a client has to wait until the container takes the input that there is. Others may want something else.
+    fn is_held_back(&self, client: &Client) -> bool {
+        client.gives_input() && !self.input.is_empty()
     }
 
     fn is_blocked(&self) -> bool {
@@ -304,7 +310,7 @@ impl Serving {
         match request {
             Request::Input(bytes) => {
                 if self.streams.stdin.is_some() && !self.input_ends {
-                    self.input = bytes;
+                    self.input.extend(bytes);
                     self.feed()?;
                 }
             }
