@@ -197,7 +197,8 @@ impl Fetch<'_> {
     ) -> Result<T> {
         let blob = self.layout.blob(&layer.digest);
         let is_local = self.sources.registries.is_empty();
-        let mut passed_over = 0;
+        // What the sources before gave that was not what was promised: that says more than that others are down.
+        let (mut passed_over, mut wrong) = (0, None);
         let mut held = Held::wait(self.layout, &layer.digest).await?;
         loop {
             held = match held {
@@ -230,8 +231,8 @@ impl Fetch<'_> {
                         partial.restart()?;
                     }
                     let resumed = partial.bytes() > 0;
-                    let (done, mut partial) =
-                        self.fetch(index, layer, partial, passed_over, read.clone()).await?;
+                    let fetched = self.fetch(index, layer, partial, passed_over, read.clone()).await;
+                    let (done, mut partial) = fetched.map_err(|error| wrong.take().unwrap_or(error))?;
                     match done {
                         Ok(done) => {
                             partial.complete(self.layout)?;
@@ -242,11 +243,16 @@ impl Fetch<'_> {
                         Err(error) if !error.is_refused() => return Err(error),
                         Err(error) => {
                             partial.restart()?;
+                            let is_other = matches!(
+                                error,
+                                ImageError::DigestMismatch { .. } | ImageError::SizeMismatch { .. }
+                            );
+                            if !resumed && !(is_other && passed_over + 1 < self.sources.registries.len()) {
+                                return Err(wrong.unwrap_or(error));
+                            }
                             if !resumed {
                                 passed_over += 1;
-                            }
-                            if passed_over == self.sources.registries.len() {
-                                return Err(error);
+                                wrong.get_or_insert(error);
                             }
                             Held::Partial(partial)
                         }
