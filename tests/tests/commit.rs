@@ -184,7 +184,7 @@ fn it_stands_still_meanwhile_and_goes_on_whatever_becomes_of_us() {
     let node = Node::new();
     node.pull(BASE);
     // Large enough that the reading of it can be seen.
-    let script = "dd if=/dev/urandom of=/large bs=1M count=200 2>/dev/null; echo ready; \
+    let script = "dd if=/dev/urandom of=/large bs=1M count=200 2>/dev/null; : >/first; : >/second; echo ready; \
         while :; do echo x >>/first; echo x >>/second; done";
     let id = node.detached(&["--name", "busy", BASE, "sh", "-c", script]);
     node.log_with("busy", "ready");

@@ -247,11 +247,11 @@ impl Fetch<'_> {
                                 error,
                                 ImageError::DigestMismatch { .. } | ImageError::SizeMismatch { .. }
                             );
-                            if !resumed && !(is_other && passed_over + 1 < self.sources.registries.len()) {
-                                return Err(wrong.unwrap_or(error));
-                            }
                             if !resumed {
                                 passed_over += 1;
+                                if !is_other || passed_over == self.sources.registries.len() {
+                                    return Err(wrong.unwrap_or(error));
+                                }
                                 wrong.get_or_insert(error);
                             }
                             Held::Partial(partial)

@@ -11,7 +11,7 @@ use crate::platform::Platform;
 use crate::progress::PullProgress;
 use crate::reference::Reference;
 use crate::registries::Registries;
-use crate::store::{Image, ImageStore};
+use crate::store::{Image, ImageStore, ingest};
 use crate::unpack::Limits;
 
 /// How an image is pulled.
@@ -58,7 +58,11 @@ impl ImageStore {
         let how = AssemblyOptions { parallel: options.parallel, limits: options.limits.clone() };
         let pulled = assembler.assemble(&assembly, &sources, &how, progress, tracer).await;
         // What is complete is of use to the next attempt, if there can be one that does better.
-        let ended = assembler.end(!matches!(pulled, Err(ImageError::Registry { .. }))).await;
+        let mut ended = assembler.end(!matches!(pulled, Err(ImageError::Registry { .. }))).await;
+        if pulled.as_ref().is_err_and(ImageError::is_refused) {
+            let layers = assembly.variant.manifest.layers.iter().map(|layer| layer.digest);
+            ended = ended.and(ingest::forget(&self.layout, layers));
+        }
         pulled.and_then(|image| ended.map(|()| image))
     }
 

@@ -128,6 +128,16 @@ pub(crate) fn remove_abandoned(layout: &Layout, unused_for: Duration) -> Result<
     Ok(removed)
 }
 
+/// Removes what came of these blobs, unless somebody fetches them: of an image that was refused nothing stays.
+pub(crate) fn forget(layout: &Layout, digests: impl IntoIterator<Item = Digest>) -> Result<()> {
+    for digest in digests {
+        if let Some(_lock) = Lock::try_passing(&layout.blob_lock(&digest))? {
+            layout::remove_file(&layout.partial(&digest))?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes a blob whose content is not what its name says; whether it was so.
 pub(crate) async fn remove_damaged(layout: &Layout, digest: &Digest) -> Result<bool> {
     let _lock = Lock::passing(&layout.blob_lock(digest)).await?;
